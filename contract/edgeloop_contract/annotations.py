@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from edgeloop_contract.field_types import Number, Short
 
-__all__ = ["MAX_ANNOTATED_BOXES", "MAX_RUNS", "AnnotatedBox", "AnnotatedMask", "Annotation"]
+__all__ = [
+    "MAX_ANNOTATED_BOXES",
+    "MAX_ANNOTATED_POINTS",
+    "MAX_RUNS",
+    "AnnotatedBox",
+    "AnnotatedMask",
+    "AnnotatedPoint",
+    "Annotation",
+]
 
 MAX_ANNOTATED_BOXES = 1000
+MAX_ANNOTATED_POINTS = 1000  # of one box
 MAX_MASK_LABELS = 255
 MAX_RUNS = 200_000  # run lengths of one mask
 MAX_VALUES = 1000
@@ -21,12 +30,19 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
 
-class AnnotatedBox(_Part, frozen=True):
-    """`box`: left, top, right and bottom edge. `score`: of a model's answer; None: a person drew it."""
+AnnotatedPoint = tuple[Number, Number, Literal[0, 1, 2]]  # x, y, and 0 (not known: x and y say nothing), 1 (hidden) or 2 (visible)
+
+
+class AnnotatedBox(_Part, frozen=True, omit_defaults=True):
+    """`box`: left, top, right and bottom edge. `score`: of a model's answer; None: a person drew it.
+
+    `points`: all of them in the model's order, of a model that finds points; None: nothing is said of them.
+    """
 
     label: Short
     box: tuple[Number, Number, Number, Number]
     score: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    points: Annotated[list[AnnotatedPoint], msgspec.Meta(max_length=MAX_ANNOTATED_POINTS)] | None = None
 
     def __post_init__(self) -> None:
         left, top, right, bottom = self.box
@@ -49,7 +65,7 @@ class AnnotatedMask(_Part, frozen=True):
 class Annotation(_Part, frozen=True, omit_defaults=True):
     """Exactly one of these, by the model's task; an empty list says that there is nothing.
 
-    `boxes`: detection. `masks`: segmentation; pixels in no mask have the background's label, or none.
+    `boxes`: detection and keypoints. `masks`: segmentation; pixels in no mask have the background's label, or none.
     `values`: regression, one for each quantity, in its unit. `labels`: multilabel, those that hold.
     """
 

@@ -99,6 +99,7 @@ class BundleSummary(_Answer, frozen=True):
 
     `schema`: the lowest reader that runs it, for what it `requires`. `unknown`: what nobody knows of it. `task`: its kind; "": an
     earlier hub did not keep it. `quantities` and their standard deviations `spread`: of regression. `background`: of segmentation.
+    `points`: the names of a box's points, of keypoints.
     """
 
     model: str = ""
@@ -117,6 +118,7 @@ class BundleSummary(_Answer, frozen=True):
     quantities: list[str] = []
     spread: list[float] = []
     background: str = ""
+    points: list[str] = []
 
 
 class PublishedBundle(BundleSummary, frozen=True, kw_only=True):

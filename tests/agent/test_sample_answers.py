@@ -10,18 +10,20 @@ import msgspec
 import numpy as np
 import pytest
 
-from annotated_models import HEIGHT, LABELS, WIDTH
+from annotated_models import HEIGHT, LABELS, POINTED, WIDTH, pointer
 from edgeloop_agent.box_answers import Box
 from edgeloop_agent.config import Samples as Settings
 from edgeloop_agent.config.settings import Tracking
 from edgeloop_agent.drift.monitor import DriftObservation
-from edgeloop_agent.engine import Answer
+from edgeloop_agent.engine import Answer, Engine
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.outbox.answers import annotation_of, doubt_of
 from edgeloop_agent.outbox.store import Outbox, outbox_path
 from edgeloop_agent.outbox.writer import OutboxWriter
 from edgeloop_agent.tracking.following import Following
 from edgeloop_contract.annotations import AnnotatedBox, Annotation
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.boxes.layouts import Rows
 from edgeloop_contract.manifest import Classification, Regression
 from edgeloop_contract.messages import Sample
@@ -77,6 +79,18 @@ def test_other_tasks_have_their_confidence() -> None:
 def test_boxes_are_cut_off_at_the_samples_edge() -> None:
     found = annotation_of(BOXES, detected(([-5.0, -5.0, 20.0, 60.0], 0.9), ([-9.0, 0.0, -1.0, 9.0], 0.8)))
     assert found == Annotation(boxes=[AnnotatedBox("dog", (0.0, 0.0, 20.0, 48.0), 0.9)])
+
+
+def test_points_that_are_likely_there_are_answered(tmp_path: Path) -> None:
+    """By a model that a device runs; what is out of the sample is not known."""
+    with Bundle.open(pointer(tmp_path / "points.edgeloop")) as bundle:
+        engine = Engine(bundle, VariantChoice(bundle.manifest.variants[0].name, 1, "asked for"))
+        sample = np.full((1, *bundle.manifest.variants[0].input.shape), 90, np.uint8)
+        outputs = dict(engine.outputs({"input": sample}, engine.new_memory()))
+        assert annotation_of(bundle.manifest.task, Answer(0, sample=sample, scores=outputs)) == Annotation(boxes=[POINTED])
+        outputs["points"] = outputs["points"] - np.float32([3, 0, 0, 0, 0, 0])
+        (box,) = annotation_of(bundle.manifest.task, Answer(0, sample=sample, scores=outputs)).boxes
+        assert box.points == [(0.0, 0.0, 0)] * 2
 
 
 def test_noise_is_no_mask_to_correct() -> None:

@@ -21,6 +21,7 @@ from edgeloop_pipeline.retraining import gate
 from field_samples import MAKERS
 from hubs import Hub, running_hub
 from masked import project as masked_project
+from pointed import project as pointed_project
 
 SHORT = """
   quantize: {calibration_samples: 64}
@@ -48,6 +49,8 @@ def project_of(task: str, folder: Path) -> Path:
     """A copy of a small project, with few stages and no floors."""
     if task == "segmentation":
         made = masked_project(folder, 30)
+    elif task == "keypoints":
+        made = pointed_project(folder, 80)
     else:
         name = {"detection": "shapes", "regression": "pitch", "anomaly": "odd", "multilabel": "chords"}[task]
         made = Path(shutil.copytree(HERE / "projects" / name, folder / name))
@@ -93,7 +96,14 @@ def bring(hub: Hub, samples: list[StoredSample]) -> None:
         hub.post("/api/v1/labels", LabelUpload(said, "ada"))
 
 
-METRICS = {"detection": "mAP", "regression": "R²", "anomaly": "ROC AUC", "segmentation": "mean IoU", "multilabel": "mean AP"}
+METRICS = {
+    "detection": "mAP",
+    "regression": "R²",
+    "anomaly": "ROC AUC",
+    "segmentation": "mean IoU",
+    "multilabel": "mean AP",
+    "keypoints": "OKS mAP",
+}
 
 
 def published(hub: Hub, project: Path, runs: Path, task: str) -> None:
@@ -120,7 +130,7 @@ def test_a_better_model_of_every_task_is_published(task: str, hub: Hub, tmp_path
     assert len(field) == said["labels"] == 120 and verdict["field"]["samples"] == (field.parts == "test").sum() > 20
     names = {one["name"] for one in verdict["slices"]}
     assert {f"field, of device pi-0-{task}", f"field, of device pi-1-{task}"} <= names
-    assert task == "anomaly" or any(name.startswith(("field, label ", "field, quantity ")) for name in names)
+    assert task in ("anomaly", "keypoints") or any(name.startswith(("field, label ", "field, quantity ")) for name in names)
     # The verdict on the recipe's test set is what `verify` measured of the shipped file.
     last = json.loads((runs / "history" / task / "2" / "run.json").read_text())
     accuracy = next(v["accuracy"] for v in last["variants"] if v["precision"] == "int8")

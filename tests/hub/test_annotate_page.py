@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from annotated_models import BOXES, HEIGHT, LABELS, WIDTH, detector, segmenter
+from annotated_models import BOXES, HEIGHT, LABELS, POINTED, WIDTH, detector, pointer, segmenter
 from browsers import BASICS
 from browsers import browser as browser  # a fixture
 from edgeloop_agent.hub_client import HubClient
@@ -30,6 +30,7 @@ MASK = np.zeros((HEIGHT, WIDTH), bool)
 MASK[10:20, 10:30] = True
 ANSWERS = {
     "boxes": Annotation(boxes=[AnnotatedBox(label, box, score) for label, (box, score) in BOXES.items()]),
+    "points": Annotation(boxes=[POINTED]),
     "masks": Annotation(masks=[AnnotatedMask("red", (HEIGHT, WIDTH), run_lengths(MASK))]),
 }
 
@@ -41,6 +42,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     with running_hub(folder) as hub:
         hub.run("user", "add", "berta", "--password-stdin", stdin=f"{PASSWORD}\n")
         hub.publish(detector(folder / "boxes.edgeloop"))
+        hub.publish(pointer(folder / "points.edgeloop"))
         hub.publish(segmenter(folder / "masks.edgeloop"))
         token = hub.run("token", "enrol", "pi-1")
         secret = hub.post("/api/v1/enrol", {"token": token, "device": "pi-1"})["credential"]
@@ -135,6 +137,34 @@ def test_boxes_are_edited_by_keyboard_alone(hub: Hub, browser: Any) -> None:
     editor.keys(Keys.DELETE, "u", Keys.ESCAPE, Keys.ARROW_LEFT)  # deleted and back; nothing is chosen, so nothing moves
     editor.keys(Keys.ENTER)
     assert editor.saved_boxes() == [("dog", [20, 12, 44, 36]), ("cat", [2, 4, 12, 14]), (LABELS[2], [23, 16, 40, 29])]
+
+
+def test_points_are_placed_moved_and_hidden_by_mouse_and_by_keyboard(hub: Hub, browser: Any) -> None:
+    from selenium.webdriver import Keys
+
+    editor = Editor(hub, browser, "points")
+    editor.drag((46, 20), (62, 40))  # a new worm; its head, then its tail
+    editor.drag((48, 30), (48, 30))
+    editor.drag((60, 30), (58, 36))
+    editor.drag((24, 37), (24, 37))  # the model's worm is chosen
+    editor.drag((16, 24), (18, 20))  # its head moves; the tail is next, which nobody has seen yet
+    editor.drag((36, 24), (36, 24))
+    click(browser, "save")
+    boxes = [(box.label, [round(edge) for edge in box.box], rounded(box.points)) for box in editor.saved().boxes or []]
+    assert boxes == [
+        ("worm", [8, 8, 40, 40], [(18, 20, 2), (36, 24, 2)]), ("worm", [46, 20, 62, 40], [(48, 30, 2), (58, 36, 2)]),
+    ]  # fmt: skip
+    editor = Editor(hub, browser, "points")
+    browser.execute_script("arguments[0].focus()", browser.find_element("css selector", ".boxes button"))
+    # The head goes two to the right and is hidden; the tail comes from the middle of the box; the box and its points move by one.
+    editor.keys("p", Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, "v", "p", Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ESCAPE, Keys.ARROW_RIGHT)
+    editor.keys("p", Keys.DELETE, "u", Keys.ENTER)  # the head is not known, and known again
+    (box,) = editor.saved().boxes or []
+    assert [round(edge) for edge in box.box] == [9, 8, 41, 40] and rounded(box.points) == [(19, 24, 1), (25, 25, 2)]
+
+
+def rounded(points: Any) -> list[tuple[int, int, int]]:
+    return [(round(x), round(y), state) for x, y, state in points]
 
 
 def test_masks_are_painted_and_erased(hub: Hub, browser: Any) -> None:

@@ -24,12 +24,16 @@ from edgeloop_hub.storage.deletion import delete_in_parts
 from edgeloop_hub.storage.schema import bundles
 
 PI = EnrolledDevice("pi-1", [], "stable", "m", "0" * 64)
-RULES = AgreementRules(0.5, 0.8, [1.0, 0.1], "none")
+RULES = AgreementRules(0.5, 0.8, [1.0, 0.1], "none", ["head", "tail"])
 A, B = (0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0)
 
 
 def boxes(*found: tuple[str, tuple[float, float, float, float]]) -> Annotation:
     return Annotation(boxes=[AnnotatedBox(label, box) for label, box in found])
+
+
+def pointed(*points: tuple[float, float, int]) -> Annotation:
+    return Annotation(boxes=[AnnotatedBox("a", A, points=list(points))])
 
 
 def masks(**rows: int) -> Annotation:
@@ -58,6 +62,11 @@ AGREEMENTS: dict[str, tuple[Annotation, Annotation, bool, str]] = {
     "masks too far apart": (masks(a=7, b=10), masks(a=10, b=8), False, "0.75"),
     "a mask less": (masks(a=10), masks(a=10, b=1), False, "0.50"),
     "the background": (masks(a=10), masks(a=10, none=10), True, "1.00"),
+    "points": (pointed((5, 5, 2), (0, 0, 0)), pointed((5.4, 5, 1), (0, 0, 0)), True, "1 of 1 boxes agree"),
+    "points too far apart": (pointed((5, 5, 2), (0, 0, 0)), pointed((7, 5, 2), (0, 0, 0)), False, "the points of 0 of these"),
+    "a point that one of them knows": (pointed((5, 5, 2), (1, 1, 2)), pointed((5, 5, 2), (0, 0, 0)), False, "the points of 0 of these"),
+    "points beside a box alone": (pointed((5, 5, 2), (1, 1, 2)), boxes(("a", A)), True, "1 of 1"),
+    "points of an earlier version": (pointed((5, 5, 2)), pointed((1, 1, 2)), True, "1 of 1"),
     "values": (Annotation(values=[1.0, 2.0]), Annotation(values=[2.0, 2.05]), True, "2 of 2"),
     "a value": (Annotation(values=[1.0, 2.0]), Annotation(values=[2.0, 2.2]), False, "1 of 2"),
     "labels": (Annotation(labels=["a", "b"]), Annotation(labels=["b", "a"]), True, "0 labels differ"),
@@ -85,6 +94,9 @@ def test_edges_and_values_are_means_and_masks_the_newest() -> None:
     assert joined([boxes(("a", A), ("b", B)), boxes(("b", (22, 0, 30, 8)), ("a", A))], RULES) == boxes(
         ("a", A), ("b", (21, 0, 30, 9))
     )
+    assert joined([pointed((5, 5, 2), (0, 0, 0)), boxes(("a", A)), pointed((6, 5, 1), (0, 0, 0))], RULES) == pointed(
+        (5.5, 5, 2), (0, 0, 0)
+    )
     assert joined([Annotation(values=[1.0, 3.0]), Annotation(values=[2.0, 5.0])], RULES) == Annotation(values=[1.5, 4.0])
     assert joined([masks(a=9), masks(a=10)], RULES) == masks(a=9)
 
@@ -103,6 +115,7 @@ def picture(key: str, answer: Annotation | None, **more: Any) -> Sample:
 ANSWERS: dict[str, tuple[Annotation, bool]] = {
     "fits": (boxes(("a", A)), True),
     "an unknown label": (boxes(("cow", A)), False),
+    "points that it has not": (pointed((5, 5, 2)), False),
     "outside": (boxes(("a", (0, 0, 33, 5))), False),
     "of another task": (Annotation(values=[1.0]), False),
     "too large": (Annotation(boxes=[AnnotatedBox("a", A, 0.5)] * 1000), False),

@@ -15,7 +15,7 @@ import torch
 
 import annotated
 from edgeloop_agent.box_answers import box_answers
-from edgeloop_contract.boxes import Distances, Final, Found, find_points, placement
+from edgeloop_contract.boxes import Distances, Final, Found, find_points, placement, sigmas_of, similarity
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import CenterCrop, Colour, Letterbox, Resize
 from edgeloop_contract.tasks import Keypoints
@@ -30,7 +30,7 @@ from edgeloop_pipeline.recipe.wizard.write import write
 from edgeloop_pipeline.tasks.detection.cells import Cells, points
 from edgeloop_pipeline.tasks.detection.measure import Judged, judged
 from edgeloop_pipeline.tasks.keypoints.loss import PointLoss
-from edgeloop_pipeline.tasks.keypoints.measure import MOST, sigmas_of, similarity, without_points
+from edgeloop_pipeline.tasks.keypoints.measure import MOST, without_points
 from pointed import POINTS, pointed
 
 SIDE, COUNT = 200.0, 3

@@ -11,16 +11,18 @@ from onnx import TensorProto, helper
 from bundles import onnx_file, write
 from edgeloop_agent.answers import answer_names
 from edgeloop_contract import archive
+from edgeloop_contract.annotations import AnnotatedBox
 from edgeloop_contract.archive import Bundle
-from edgeloop_contract.boxes.layouts import Rows
+from edgeloop_contract.boxes.layouts import Distances, Rows
 from edgeloop_contract.drift import Drift, channel_names
 from edgeloop_contract.manifest import Input, Regression, Task, TensorSpec
 from edgeloop_contract.preprocessing import Resize
-from edgeloop_contract.tasks import Detection, Multilabel, Segmentation
+from edgeloop_contract.tasks import Detection, Keypoints, Multilabel, Segmentation
 
 HEIGHT, WIDTH = 48, 64
 LABELS = ("cat", "dog", 'with "quotes" & <signs>')
 BOXES = {"dog": ((20.0, 12.0, 44.0, 36.0), 0.9), "cat": ((2.0, 4.0, 12.0, 14.0), 0.3)}  # that the detector finds everywhere
+POINTED = AnnotatedBox("worm", (8.0, 8.0, 40.0, 40.0), 0.9526, [(16.0, 24.0, 2), (0.0, 0.0, 0)])  # that the pointer finds
 U8, F = TensorProto.UINT8, TensorProto.FLOAT
 
 
@@ -36,7 +38,25 @@ def detector(path: Path) -> Path:
     ]  # fmt: skip
     shape = list(rows.shape)
     model = onnx_file(nodes, *_ends("boxes", shape), rows=rows, none=np.zeros(1, np.float32))
-    return _bundle(path, model, "boxes", shape[1:], Detection(labels=list(LABELS), decode=Rows(channels="first")))
+    return _bundle(path, model, {"boxes": shape[1:]}, Detection(labels=list(LABELS), decode=Rows(channels="first")))
+
+
+def pointer(path: Path) -> Path:
+    """Finds POINTED's worm in every picture, with its head; its tail is not likely to be there."""
+    cells, at = HEIGHT // 16 * (WIDTH // 16), 5  # the middle of cell 5 is at (24, 24)
+    values = {"boxes": np.ones((1, cells, 4)), "scores": np.full((1, cells, 1), -9.0), "points": np.zeros((1, cells, 6))}
+    values["scores"][0, at] = 3.0
+    values["points"][0, at] = -0.5, 0.0, 4.0, 0.75, 0.0, -4.0
+    nodes = [
+        helper.make_node("Cast", ["picture"], ["c"], to=F), helper.make_node("ReduceMean", ["c"], ["m"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["m", "none"], ["n"]), *(helper.make_node("Add", [f"{name}_", "n"], [name]) for name in values),
+    ]  # fmt: skip
+    given, _ = _ends("boxes", [1])
+    made = [(name, F, list(value.shape)) for name, value in values.items()]
+    constants = {f"{name}_": value.astype(np.float32) for name, value in values.items()}
+    model = onnx_file(nodes, given, made, none=np.zeros(1, np.float32), **constants)
+    task = Keypoints(labels=["worm"], decode=Distances(strides=[16]), points=["head", "tail"])
+    return _bundle(path, model, {name: list(value.shape[1:]) for name, value in values.items()}, task)
 
 
 def segmenter(path: Path) -> Path:
@@ -50,7 +70,7 @@ def segmenter(path: Path) -> Path:
     shape = [1, 2, HEIGHT, WIDTH]
     model = onnx_file(nodes, *_ends("masks", shape), w=weights, b=np.array([0, -128], np.float32))
     task = Segmentation(labels=["background", "red"], height=HEIGHT, width=WIDTH, background="background")
-    return _bundle(path, model, "masks", shape[1:], task)
+    return _bundle(path, model, {"masks": shape[1:]}, task)
 
 
 def regressor(path: Path) -> Path:
@@ -61,7 +81,7 @@ def regressor(path: Path) -> Path:
     ]  # fmt: skip
     model = onnx_file(nodes, *_ends("values", [1, 2]), shape=np.array([1, 1]), factors=np.array([[0.1, 0.01]], np.float32))
     task = Regression(quantities=["level", "tenth"], mean=[0.0, 0.0], std=[10.0, 10.0])
-    return _bundle(path, model, "values", [2], task)
+    return _bundle(path, model, {"values": [2]}, task)
 
 
 def labeller(path: Path) -> Path:
@@ -71,7 +91,7 @@ def labeller(path: Path) -> Path:
         helper.make_node("Reshape", ["m", "shape"], ["r"]), helper.make_node("Mul", ["r", "factors"], ["labels"]),
     ]  # fmt: skip
     model = onnx_file(nodes, *_ends("labels", [1, 2]), shape=np.array([1, 1]), factors=np.array([[0.1, -0.1]], np.float32))
-    return _bundle(path, model, "labels", [2], Multilabel(labels=["bright", "dark"], thresholds=[0.5, 0.5]))
+    return _bundle(path, model, {"labels": [2]}, Multilabel(labels=["bright", "dark"], thresholds=[0.5, 0.5]))
 
 
 MODELS = {"boxes": detector, "masks": segmenter, "values": regressor, "labels": labeller}
@@ -81,12 +101,13 @@ def _ends(name: str, shape: list[int]) -> tuple[list[tuple[str, int, list[int]]]
     return [("picture", U8, [1, HEIGHT, WIDTH, 3])], [(name, F, shape)]
 
 
-def _bundle(path: Path, model: bytes, output: str, shape: list[int], task: Task) -> Path:
+def _bundle(path: Path, model: bytes, outputs: dict[str, list[int]], task: Task) -> Path:
+    """`outputs`: one sample's shape by name."""
     sample = TensorSpec(dtype="uint8", shape=[HEIGHT, WIDTH, 3])
     given = TensorSpec(dtype="uint8", shape=[HEIGHT, WIDTH, 3], tensor="picture", batch="one")
-    made = TensorSpec(dtype="float32", shape=shape, name=output, tensor=output, batch="one")
+    made = [TensorSpec(dtype="float32", shape=shape, name=name, tensor=name, batch="one") for name, shape in outputs.items()]
     entry = Input(name="input", sample=sample, preprocessing=[Resize(height=HEIGHT, width=WIDTH)])
-    write(path, model, [entry], [given], [made], task=task, name=path.stem)
+    write(path, model, [entry], [given], made, task=task, name=path.stem)
     with Bundle.open(path) as bundle:
         files, manifest = {name: bundle.read(name) for name in bundle.manifest.files}, bundle.manifest
     archive.write(path, msgspec.structs.replace(manifest, schema=3, drift=_reference(task)), files)

@@ -10,6 +10,7 @@ import numpy as np
 from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, Annotation
 from edgeloop_contract.masks import run_lengths
 from edgeloop_contract.sample_messages import StoredSample
+from pointed import drawn
 
 RECORDING = 2  # samples of one recording
 
@@ -92,6 +93,21 @@ def chords(model: str, count: int, seed: int = 0) -> list[StoredSample]:
     return made
 
 
+def worms(model: str, count: int, seed: int = 0) -> list[StoredSample]:
+    """As tests/support/pointed.py, at half the size, in other colours: heads and tails of worms in dim light."""
+    rng, made = np.random.default_rng(seed), []
+    for i in range(count):
+        picture, found = drawn(rng)
+        small = (picture[::2, ::2] // 2)[..., [1, 2, 0]]
+        boxes = []
+        for worm in found:
+            x1, y1, x2, y2, *places = (value / 2 for value in (*worm.box, *worm.head, *worm.tail))
+            boxes.append(AnnotatedBox("worm", (x1, y1, x2, y2), points=[(places[0], places[1], 2), (places[2], places[3], 1)]))
+        made.append(stored(model, i, np.ascontiguousarray(small), said=Annotation(boxes=boxes)))
+    return made
+
+
 MAKERS: dict[str, Callable[[str, int], list[StoredSample]]] = {
     "detection": shapes, "regression": pitches, "anomaly": stripes, "segmentation": masks, "multilabel": chords,
+    "keypoints": worms,
 }  # fmt: skip

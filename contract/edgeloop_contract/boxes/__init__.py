@@ -7,9 +7,11 @@ from edgeloop_contract.boxes.decoding import Found, find_boxes, outputs_of, plac
 from edgeloop_contract.boxes.layouts import AnchorLevel, Distances, Final, Grid, Heatmap, Layout, Priors, Rows
 from edgeloop_contract.boxes.placing import Placement, placement
 from edgeloop_contract.boxes.points import find_points
+from edgeloop_contract.boxes.similarity import POINT_VALUES, VALUES, sigmas_of, similarity
 from edgeloop_contract.boxes.suppression import iou_matrix, suppress
 
 __all__ = [
-    "AnchorLevel", "Distances", "Final", "Found", "Grid", "Heatmap", "Layout", "Placement", "Priors", "Rows", "find_boxes",
-    "find_points", "iou_matrix", "outputs_of", "placement", "places_of", "suppress",
+    "POINT_VALUES", "VALUES", "AnchorLevel", "Distances", "Final", "Found", "Grid", "Heatmap", "Layout", "Placement", "Priors",
+    "Rows", "find_boxes", "find_points", "iou_matrix", "outputs_of", "placement", "places_of", "sigmas_of", "similarity",
+    "suppress",
 ]  # fmt: skip

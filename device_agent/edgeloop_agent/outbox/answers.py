@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
-from edgeloop_agent.box_answers import SCORE_DIGITS, found_boxes, label_name
+from edgeloop_agent.box_answers import SCORE_DIGITS, found_boxes, found_points, label_name
 from edgeloop_agent.engine import Answer
 from edgeloop_agent.mask_answers import mask_answers
-from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, Annotation
+from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, AnnotatedPoint, Annotation
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.tasks import Detection, Multilabel, Regression, Segmentation, Task
+from edgeloop_contract.boxes import Found
+from edgeloop_contract.tasks import Detection, Keypoints, Multilabel, Regression, Segmentation, Task
 
 __all__ = ["annotation_of", "doubt_of"]
 
 PIXEL_DIGITS = 2
 MAX_RUNS = 20_000  # run lengths of all masks of one answer: more is noise, which nobody corrects
+THERE = 0.5  # the score of a point that is rather there than not
+NOT_KNOWN: Final = 0
+VISIBLE: Final = 2
 DOUBTED = 0.05  # scores down to this one may be a box
 
 
@@ -37,14 +42,30 @@ def annotation_of(task: Task, answer: Answer) -> Annotation | None:
         return Annotation(masks=[AnnotatedMask(mask.label, (height, width), mask.mask.counts) for mask in masks])
     found = found_boxes(task, answer.scores, height, width)
     edges = np.clip(found.boxes.astype(np.float64), 0, [width, height, width, height]).round(PIXEL_DIGITS)
-    rows = zip(edges.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    points = _points(task, answer.scores, found, height, width)
+    rows = zip(edges.tolist(), found.scores.tolist(), found.labels.tolist(), points, strict=True)
     return Annotation(
         boxes=[
-            AnnotatedBox(label_name(task, label), (x1, y1, x2, y2), min(max(round(score, SCORE_DIGITS), 0.0), 1.0))
-            for (x1, y1, x2, y2), score, label in rows
+            AnnotatedBox(label_name(task, label), (x1, y1, x2, y2), min(max(round(score, SCORE_DIGITS), 0.0), 1.0), of_box)
+            for (x1, y1, x2, y2), score, label, of_box in rows
             if x1 < x2 and y1 < y2
         ]
     )
+
+
+def _points(
+    task: Detection, outputs: Mapping[str, Array], found: Found, height: int, width: int
+) -> Sequence[list[AnnotatedPoint] | None]:
+    """Of each box: its points that are likelier there than not, and not known elsewhere; None of a model without points."""
+    if not isinstance(task, Keypoints):
+        return [None] * len(found.scores)
+    values = found_points(task, outputs, found, height, width).astype(np.float64)
+    there = (values[..., 2] >= THERE) & (values[..., :2] >= 0).all(-1) & (values[..., :2] <= [width, height]).all(-1)
+    at = np.where(there[..., None], values[..., :2], 0).round(PIXEL_DIGITS).tolist()
+    return [
+        [(x, y, VISIBLE if known else NOT_KNOWN) for (x, y), known in zip(places, knowns, strict=True)]
+        for places, knowns in zip(at, there.tolist(), strict=True)
+    ]
 
 
 def doubt_of(task: Task, answer: Answer) -> float | None:

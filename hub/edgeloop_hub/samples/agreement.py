@@ -8,20 +8,26 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, Annotation
+from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, AnnotatedPoint, Annotation
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes.suppression import iou_matrix
+from edgeloop_contract.boxes import iou_matrix, sigmas_of, similarity
 from edgeloop_contract.masks import mask_of
+
+POINTS_NEAR = 0.75  # object keypoint similarity: points are off by some three quarters of what COCO's people differ
 
 
 @dataclass(frozen=True)
 class AgreementRules:
-    """`value_steps`: the difference of each quantity that is tolerated, in its unit. `background`: a label that no mask needs."""
+    """`value_steps`: the difference of each quantity that is tolerated, in its unit. `background`: a label that no mask needs.
+
+    `points`: names of a box's points, whose spread decides how near is near.
+    """
 
     box_iou: float
     mask_iou: float
     value_steps: list[float] = field(default_factory=list)
     background: str = ""
+    points: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -33,13 +39,16 @@ class Comparison:
 
 
 def compare(one: Annotation, other: Annotation, rules: AgreementRules) -> Comparison:
-    """Boxes: one to one, with equal labels and an IoU of `box_iou` or more. Masks: by the mean IoU of the labels that are there.
+    """Boxes: one to one, with equal labels and an IoU of `box_iou` or more, and their points by `points_agree`. Masks: by mean IoU
+    of the labels that are there.
 
     Values: each within its step. Labels: the same ones.
     """
     if one.boxes is not None and other.boxes is not None:
-        count, most = len(pairs(one.boxes, other.boxes, rules.box_iou)), max(len(one.boxes), len(other.boxes))
-        return Comparison(count == most, f"{count} of {most} boxes agree")
+        same, most = pairs(one.boxes, other.boxes, rules.box_iou), max(len(one.boxes), len(other.boxes))
+        placed = sum(points_agree(one.boxes[i], other.boxes[j], rules) for i, j in same)
+        of_points = f", and the points of {placed} of these" if placed < len(same) else ""
+        return Comparison(placed == most, f"{len(same)} of {most} boxes agree{of_points}")
     if one.masks is not None and other.masks is not None:
         iou = mean_iou(one.masks, other.masks, rules.background)
         return Comparison(iou >= rules.mask_iou, f"mean IoU of the masks {iou:.2f}")
@@ -67,6 +76,21 @@ def pairs(one: Sequence[AnnotatedBox], other: Sequence[AnnotatedBox], iou: float
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if worth[r, c] > 0]
 
 
+def points_agree(one: AnnotatedBox, other: AnnotatedBox, rules: AgreementRules) -> bool:
+    """Whether two boxes say the same of their points: the same ones are known, and their similarity (OKS) is `POINTS_NEAR` or more.
+
+    Of boxes where one says nothing of its points, or has those of another version of the model, the boxes alone count.
+    """
+    if not one.points or not other.points or not len(one.points) == len(other.points) == len(rules.points):
+        return True
+    a, b = (np.array(each.points, float) for each in (one, other))
+    known = a[:, 2] > 0
+    if (known != (b[:, 2] > 0)).any():
+        return False
+    truth = np.concatenate([[0.0, *other.box], b.reshape(-1)])
+    return not known.any() or bool(similarity(a[None], truth[None], sigmas_of(rules.points))[0, 0] >= POINTS_NEAR)
+
+
 def mean_iou(one: Sequence[AnnotatedMask], other: Sequence[AnnotatedMask], background: str) -> float:
     """The mean over the labels that either has, but for the background; 1 where neither has any."""
     sides = [{mask.label: mask for mask in masks if mask.label != background} for masks in (one, other)]
@@ -77,6 +101,16 @@ def mean_iou(one: Sequence[AnnotatedMask], other: Sequence[AnnotatedMask], backg
         if union:
             shares.append((_count(a) + _count(b) - union) / union)
     return float(np.mean(shares)) if shares else 1.0
+
+
+def _mean_points(boxes: Sequence[AnnotatedBox]) -> list[AnnotatedPoint] | None:
+    """Of boxes that agree, the mean place of each point; hidden or visible as the newest one that says something of them."""
+    said = [box.points for box in boxes if box.points]
+    said = [points for points in said if len(points) == len(said[0])]
+    if not said:
+        return None
+    places = np.array([[point[:2] for point in points] for points in said], float).mean(0).round(4).tolist()
+    return [(x, y, point[2]) if point[2] else point for (x, y), point in zip(places, said[0], strict=True)]
 
 
 def _pixels(mask: AnnotatedMask | None) -> Array | None:
@@ -105,7 +139,8 @@ def joined(group: Sequence[Annotation], rules: AgreementRules) -> Annotation:
         for i, box in enumerate(newest.boxes):
             edges = [box.box, *((other.boxes or [])[of[i]].box for other, of in zip(group[1:], same, strict=True))]
             left, top, right, bottom = (round(float(edge), 4) for edge in np.mean(edges, axis=0))
-            boxes.append(msgspec.structs.replace(box, box=(left, top, right, bottom)))
+            every = [box, *((other.boxes or [])[of[i]] for other, of in zip(group[1:], same, strict=True))]
+            boxes.append(msgspec.structs.replace(box, box=(left, top, right, bottom), points=_mean_points(every)))
         return Annotation(boxes=boxes)
     if newest.values is not None:
         return Annotation(values=[float(value) for value in np.mean([each.values or [] for each in group], axis=0)])

@@ -80,7 +80,7 @@ def _settle(connection: Connection, device: str, key: str, settled: Annotation, 
 def rules_of(summary: BundleSummary, settings: Settings) -> AgreementRules:
     """When two people agree on a sample of this model."""
     steps = [settings.value_agreement_std * deviation for deviation in summary.spread]
-    return AgreementRules(settings.box_agreement_iou, settings.mask_agreement_iou, steps, summary.background)
+    return AgreementRules(settings.box_agreement_iou, settings.mask_agreement_iou, steps, summary.background, summary.points)
 
 
 def of_sample(connection: Connection, device: str, key: str) -> SampleAnnotations | None:
@@ -97,7 +97,8 @@ def of_sample(connection: Connection, device: str, key: str) -> SampleAnnotation
     people = {one.person: annotation for one in connection.execute(said) if (annotation := decoded(one.body)) is not None}
     return SampleAnnotations(
         device=device, key=key, model=row.model, part=part_of(summary, answer), names=names,
-        shape=json.loads(row.shape), background=summary.background, answer=answer, settled=decoded(row.settled), people=people,
+        shape=json.loads(row.shape), background=summary.background, points=summary.points, answer=answer,
+        settled=decoded(row.settled), people=people,
     )  # fmt: skip
 
 

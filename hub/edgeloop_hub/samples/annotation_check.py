@@ -10,7 +10,6 @@ import numpy as np
 from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, Annotation
 from edgeloop_contract.hub_messages import BundleSummary
 
-# By the kind of task; of boxes with points the boxes alone.
 PARTS = {"detection": "boxes", "keypoints": "boxes", "segmentation": "masks", "regression": "values", "multilabel": "labels"}
 EDGE = 0.01  # pixels by which rounding may put a box outside
 
@@ -62,6 +61,20 @@ def _of_boxes(boxes: Sequence[AnnotatedBox], summary: BundleSummary, height: int
         if left < -EDGE or top < -EDGE or right > width + EDGE or bottom > height + EDGE:
             edges = ", ".join(f"{edge:g}" for edge in box.box)
             return f"a box ({edges}) reaches out of the sample of {width} × {height} pixels; give edges in pixels of the sample"
+        if why := _of_points(box, summary, height, width):
+            return why
+    return ""
+
+
+def _of_points(box: AnnotatedBox, summary: BundleSummary, height: int, width: int) -> str:
+    if box.points is None:
+        return ""
+    if len(box.points) != len(summary.points):
+        there = f"has {', '.join(summary.points[:50])}" if summary.points else "finds no points"
+        return f"a box with {len(box.points)} points; {summary.model} {there}"
+    for name, (x, y, known) in zip(summary.points, box.points, strict=True):
+        if known and not (-EDGE <= x <= width + EDGE and -EDGE <= y <= height + EDGE):
+            return f"the point {name!r} ({x:g}, {y:g}) lies outside of the sample of {width} × {height} pixels; leave it out"
     return ""
 
 

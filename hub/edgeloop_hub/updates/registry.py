@@ -146,6 +146,7 @@ def summary_of(bundle: Bundle) -> BundleSummary:
         quantities=list(getattr(manifest.task, "quantities", []))[:1000],
         spread=list(manifest.task.std)[:1000] if isinstance(manifest.task, Regression) else [],
         background=str(getattr(manifest.task, "background", "")),
+        points=list(getattr(manifest.task, "points", [])),
         reliability=manifest.drift.reliability if manifest.drift else [],
         group_variance=group_variance(manifest.drift) if manifest.drift else GroupVariance(),
         variants=[

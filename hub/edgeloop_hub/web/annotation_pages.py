@@ -10,7 +10,7 @@ from litestar import Controller, Response, get, post
 from litestar.datastructures import State
 from litestar.response import Redirect
 
-from edgeloop_contract.annotations import Annotation
+from edgeloop_contract.annotations import AnnotatedBox, Annotation
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.sample_messages import SampleAnnotations
 from edgeloop_hub.samples import annotating, labelling
@@ -20,7 +20,11 @@ SHOWN = 100
 DRAWN = ("boxes", "masks")  # parts that are drawn on the picture, with a script
 
 
-@get(["/annotate.js", "/annotate_boxes.js", "/annotate_masks.js"], sync_to_thread=False, include_in_schema=False)
+@get(
+    ["/annotate.js", "/annotate_boxes.js", "/annotate_masks.js", "/annotate_points.js"],
+    sync_to_thread=False,
+    include_in_schema=False,
+)
 def scripts(request: PageRequest) -> Response[bytes]:
     return asset(request.url.path.lstrip("/"), "text/javascript")
 
@@ -30,6 +34,7 @@ class AnnotationForm:
     """What the queue page shows of a sample that needs more than a label. `start`: JSON that the editor begins with.
 
     `own`: the person annotated it before, and sees that. `others`: who else annotated it; what they said is not shown.
+    `points`: the names of a box's points.
     """
 
     part: str
@@ -41,20 +46,26 @@ class AnnotationForm:
     others: list[str]
     height: int
     width: int
+    points: list[str]
 
 
 def form_of(known: SampleAnnotations, person: str) -> AnnotationForm:
     """The person's own annotation to begin with, else the model's answer; labels that the model no longer knows are left out."""
     start = known.people.get(person) or known.answer
     own, names = person in known.people, set(known.names)
-    boxes = [box for box in (start.boxes if start else None) or [] if box.label in names]
+    boxes = [_with_points(box, len(known.points)) for box in (start.boxes if start else None) or [] if box.label in names]
     masks = [mask for mask in (start.masks if start else None) or [] if mask.label in names]
     drawn = Annotation(boxes=boxes) if known.part == "boxes" else Annotation(masks=masks)
     return AnnotationForm(
         known.part, known.names, msgspec.json.encode(drawn).decode(), list((start.values if start else None) or []),
         list((start.labels if start else None) or []), own, sorted(known.people.keys() - {person}), known.shape[0],
-        known.shape[1] if len(known.shape) > 1 else 1,
+        known.shape[1] if len(known.shape) > 1 else 1, known.points,
     )  # fmt: skip
+
+
+def _with_points(box: AnnotatedBox, count: int) -> AnnotatedBox:
+    """Without points that are others than the model's."""
+    return box if box.points is None or len(box.points) == count else msgspec.structs.replace(box, points=None)
 
 
 def of_fields(form: dict[str, str]) -> Annotation:

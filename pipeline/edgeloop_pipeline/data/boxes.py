@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes import Placement
+from edgeloop_contract.boxes import POINT_VALUES, VALUES, Placement
 from edgeloop_contract.errors import DataError
 
 __all__ = ["MAX_BOXES", "NONE", "POINT_VALUES", "VALUES", "boxes_of", "moved", "padded", "values_of"]
 
 NONE = -1.0
-VALUES = 5
-POINT_VALUES = 3
 MAX_BOXES = 1000  # in one picture
 LEAST_LEFT = 0.2  # of a box's area: what a crop cuts off more of is not asked for
 LEAST_PIXELS = 1.0

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes import Found
+from edgeloop_contract.boxes import POINT_VALUES, VALUES, Found, sigmas_of, similarity
 from edgeloop_pipeline.data import field_data
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 from edgeloop_pipeline.retraining.gate import Answers, Compared
@@ -21,7 +21,7 @@ from edgeloop_pipeline.retraining.shipped_answers import Shipped
 from edgeloop_pipeline.tasks import confidence_intervals
 from edgeloop_pipeline.tasks.registry import metric_name
 
-__all__ = ["compared", "of_boxes", "of_errors", "of_labels", "of_masks", "of_values", "on_field", "on_test"]
+__all__ = ["compared", "of_boxes", "of_errors", "of_labels", "of_masks", "of_points", "of_values", "on_field", "on_test"]
 
 
 def on_test(champion: Path, challenger: Path, splits: PreparedSplits) -> Compared:
@@ -52,6 +52,8 @@ def compared(models: tuple[Shipped, Shipped], samples: Samples, splits: Prepared
         return of_labels([model.label_scores(values) for model in models], samples, groups, names)
     if task == "anomaly":
         return of_errors([model.errors(values) for model in models], samples, groups)
+    if task == "keypoints":
+        return of_points([model.points(values) for model in models], samples, groups, names, splits.points)
     if task == "detection":
         return of_boxes([model.boxes(values) for model in models], samples, groups, names)
     return of_masks([model.masks(values) for model in models], samples, groups, names)
@@ -108,6 +110,24 @@ def of_boxes(both: Sequence[Sequence[Found]], samples: Samples, groups: Array, n
     parts = [Part(f"label {name}", (truth[..., 0] == i).any(1)) for i, name in enumerate(names)]
     lacking = "none of them has a box; label some with boxes"
     return PairedMeasure(metric_name("detection"), _with_mean(matched.precisions), samples.recording, groups, parts, lacking)
+
+
+def of_points(
+    both: Sequence[Sequence[tuple[Found, Array]]], samples: Samples, groups: Array, names: Sequence[str], points: Sequence[str]
+) -> PairedMeasure:
+    """OKS mAP@0.5:0.95 of both models' boxes with points of each picture; the mean over labels."""
+    from edgeloop_pipeline.tasks.detection.measure import judged
+    from edgeloop_pipeline.tasks.keypoints.measure import MOST, without_points
+
+    truth, sigmas = np.asarray(samples.labels), sigmas_of(points)
+    found = [boxes for one in both for boxes in _ranked([each for each, _ in one], len(names))]
+    places = [at for one in both for _, at in one]
+    twice = np.concatenate([truth, truth])
+    matched = judged(found, twice, len(names), lambda i, rows: similarity(places[i], rows, sigmas), without_points, MOST)
+    known = (truth[..., VALUES + 2 :: POINT_VALUES] > 0).any(-1)
+    parts = [Part(f"label {name}", ((truth[..., 0] == i) & known).any(1)) for i, name in enumerate(names)]
+    lacking = "none of them has a box with a known point; label some with points"
+    return PairedMeasure(metric_name("keypoints"), _with_mean(matched.precisions), samples.recording, groups, parts, lacking)
 
 
 def _ranked(found: Sequence[Found], labels: int) -> list[Found]:

@@ -9,16 +9,34 @@ from typing import Any
 
 import numpy as np
 
-from edgeloop_contract.annotations import Annotation
+from edgeloop_contract.annotations import AnnotatedBox, Annotation
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.masks import NOWHERE, mask_of
 from edgeloop_contract.sample_messages import StoredSample
-from edgeloop_contract.tasks import Anomaly, Classification, Detection, Multilabel, Regression, Segmentation, Task, names_of
-from edgeloop_pipeline.data.boxes import LEAST_PIXELS, padded
+from edgeloop_contract.tasks import (
+    Anomaly,
+    Classification,
+    Detection,
+    Keypoints,
+    Multilabel,
+    Regression,
+    Segmentation,
+    Task,
+    names_of,
+)
+from edgeloop_pipeline.data.boxes import LEAST_PIXELS, padded, values_of
 
 __all__ = ["TASKS", "SampleLabels", "labels_of"]
 
-TASKS = ("classification", "multilabel", "regression", "anomaly", "detection", "segmentation")  # that learn from the field
+TASKS = (
+    "classification",
+    "multilabel",
+    "regression",
+    "anomaly",
+    "detection",
+    "keypoints",
+    "segmentation",
+)  # that learn from the field
 MAX_NAMED = 5
 
 
@@ -68,7 +86,8 @@ def labels_of(samples: Sequence[StoredSample], task: Task) -> SampleLabels:
     elif isinstance(task, Multilabel):
         maker, wanted = lambda sample, said: _row(said, names, left), "labels"
     elif isinstance(task, Detection):
-        maker, wanted = lambda sample, said: _boxes(sample, said, names, left), "boxes"
+        points = len(task.points) if isinstance(task, Keypoints) else 0
+        maker, wanted = lambda sample, said: _boxes(sample, said, names, points, left), "boxes"
     elif isinstance(task, Segmentation):
         maker, wanted = lambda sample, said: _mask(sample, said, task, left), "masks"
     else:
@@ -103,8 +122,8 @@ def _values(said: Annotation, count: int, left: _LeftOut) -> Array | None:
     return np.array(given, np.float64)
 
 
-def _boxes(sample: StoredSample, said: Annotation, names: list[str], left: _LeftOut) -> Array:
-    """Rows of label, x1, y1, x2, y2, cut off at the sample's edges."""
+def _boxes(sample: StoredSample, said: Annotation, names: list[str], points: int, left: _LeftOut) -> Array:
+    """Rows of label, x1, y1, x2, y2, cut off at the sample's edges, and of each point x, y, and above 0 where it is known."""
     height, width = sample.shape[:2]
     rows = []
     for box in said.boxes or []:
@@ -116,8 +135,15 @@ def _boxes(sample: StoredSample, said: Annotation, names: list[str], left: _Left
         if x2 - x1 < LEAST_PIXELS or y2 - y1 < LEAST_PIXELS:
             left.boxes += 1
             continue
-        rows.append([names.index(box.label), x1, y1, x2, y2])
-    return np.array(rows, np.float32).reshape(-1, 5)
+        rows.append([names.index(box.label), x1, y1, x2, y2, *_points(box, points, height, width)])
+    return np.array(rows, np.float32).reshape(-1, values_of(points))
+
+
+def _points(box: AnnotatedBox, count: int, height: int, width: int) -> list[float]:
+    """Those of another version of the model, and those outside of the sample, are not known."""
+    given = box.points if box.points and len(box.points) == count else [(0.0, 0.0, 0)] * count
+    known = [state and 0 <= x <= width and 0 <= y <= height for x, y, state in given]
+    return [value for there, point in zip(known, given, strict=True) for value in (point if there else (0.0, 0.0, 0.0))]
 
 
 def _mask(sample: StoredSample, said: Annotation, task: Segmentation, left: _LeftOut) -> Array | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeloop_agent.answers import reconstruction_errors
-from edgeloop_agent.box_answers import found_boxes
+from edgeloop_agent.box_answers import found_boxes, found_points
 from edgeloop_agent.engine import Engine
 from edgeloop_agent.mask_answers import found_labels
 from edgeloop_contract.archive import Bundle
@@ -16,7 +16,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.boxes import Found
 from edgeloop_contract.manifest import SCORES, Precision
-from edgeloop_contract.tasks import Anomaly, Classification, Detection, Multilabel, Regression, Segmentation, Task
+from edgeloop_contract.tasks import Anomaly, Classification, Detection, Keypoints, Multilabel, Regression, Segmentation, Task
 
 __all__ = ["JUDGED_FROM", "Shipped", "right", "task_of"]
 
@@ -60,6 +60,16 @@ class Shipped:
         assert isinstance(self.task, Detection)
         height, width = values.shape[1:3]
         return [found_boxes(self.task, outputs, height, width, JUDGED_FROM) for outputs in self._outputs(values)]
+
+    def points(self, values: Array) -> list[tuple[Found, Array]]:
+        """Keypoints: the boxes of each sample, and their points (n, points, 3) as x, y and score, in its pixels."""
+        assert isinstance(self.task, Keypoints)
+        height, width = values.shape[1:3]
+        made = []
+        for outputs in self._outputs(values):
+            found = found_boxes(self.task, outputs, height, width, JUDGED_FROM)
+            made.append((found, found_points(self.task, outputs, found, height, width)))
+        return made
 
     def masks(self, values: Array) -> Array:
         """Segmentation: the number of each pixel's label (N, height, width), uint8."""

@@ -10,7 +10,7 @@ import numpy as np
 from edgeloop_contract.annotations import AnnotatedMask, Annotation
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.masks import mask_of
-from edgeloop_pipeline.fleet.label_formats.items import Item, named, with_unknown
+from edgeloop_pipeline.fleet.label_formats.items import Item, named, points_of, with_unknown
 from edgeloop_pipeline.fleet.label_formats.marks import MAX_PIXELS, Mark, Marks
 
 Entries = list[dict[str, Any]]
@@ -24,7 +24,9 @@ def to_coco(items: list[Item], names: list[str]) -> dict[str, str]:
     if any(item.part == "values" for item in items):
         raise DataError("coco: it holds no values; use csv or label-studio")
     labels = with_unknown(names, (label for item in items for label in _labels(item)))
-    categories = [{"id": number, "name": name} for number, name in enumerate(labels, 1)]
+    points = points_of(items)
+    more = {"keypoints": points, "skeleton": []} if points else {}
+    categories = [{"id": number, "name": name} | more for number, name in enumerate(labels, 1)]
     images = []
     for number, item in enumerate(items, 1):
         height, width = item.values.shape[:2]
@@ -64,6 +66,9 @@ def _entries(annotation: Annotation | None, item: Item) -> list[dict[str, Any]]:
         left, top, right, bottom = box.box
         entry: dict[str, Any] = {"label": box.label, "bbox": [left, top, right - left, bottom - top]}
         entry |= {"area": (right - left) * (bottom - top), "iscrowd": 0, "segmentation": []}
+        if box.points is not None:
+            entry["keypoints"] = [value for point in box.points for value in point]
+            entry["num_keypoints"] = sum(point[2] > 0 for point in box.points)
         found.append(entry | ({} if box.score is None else {"score": box.score}))
     return found + [painted for mask in annotation.masks or [] if (painted := _of_mask(mask)) is not None]
 
@@ -88,6 +93,7 @@ def _of_mask(mask: AnnotatedMask) -> dict[str, Any] | None:
 def of_coco(found: dict[str, Any], empty: bool) -> list[Marks]:
     """`empty`: an image without annotations holds nothing. Annotations with a score are a model's. Raises DataError, KeyError, …"""
     names = {c["id"]: _name(c["name"]) for c in found["categories"]}
+    points = {c["id"]: [_name(name) for name in c.get("keypoints") or []] for c in found["categories"]}
     images = {i["id"]: i for i in found["images"]}
     by_image: dict[Any, list[Mark]] = {i: [] for i, image in images.items() if empty or image.get(SETTLED)}
     predictions = 0
@@ -96,13 +102,15 @@ def of_coco(found: dict[str, Any], empty: bool) -> list[Marks]:
             predictions += 1
             continue
         image = images[annotation["image_id"]]
-        by_image.setdefault(image["id"], []).append(_mark(annotation, names[annotation["category_id"]], image))
+        category = annotation["category_id"]
+        by_image.setdefault(image["id"], []).append(_mark(annotation, names[category], points[category], image))
     if predictions and predictions == len(found["annotations"]):
         raise DataError("all of its annotations have a score: these are a model's predictions, and nobody's labels")
     return [Marks(*named(images[number]["file_name"]), marks) for number, marks in by_image.items()]
 
 
-def _mark(annotation: dict[str, Any], label: str, image: dict[str, Any]) -> Mark:
+def _mark(annotation: dict[str, Any], label: str, names: list[str], image: dict[str, Any]) -> Mark:
+    """`names`: of the category's points."""
     segmentation, box = annotation.get("segmentation"), annotation.get("bbox")
     side = (float(image.get("width") or 0), float(image.get("height") or 0))
     edges = None
@@ -119,7 +127,17 @@ def _mark(annotation: dict[str, Any], label: str, image: dict[str, Any]) -> Mark
         raise DataError(f"image {image['file_name']!r} has no width and height")
     if segmentation and not (isinstance(segmentation, list) and all(isinstance(polygon, list) for polygon in segmentation)):
         raise DataError(f"image {image['file_name']!r}: a segmentation that is neither polygons nor run lengths")
-    return Mark(label, side, edges, segmentation or ())
+    return Mark(label, side, edges, () if edges and names else segmentation or (), points=_points(annotation), point_names=names)
+
+
+def _points(annotation: dict[str, Any]) -> list[tuple[float, float, float]] | None:
+    given = annotation.get("keypoints")
+    if given is None:
+        return None
+    values = [float(value) for value in given]
+    if len(values) % 3:
+        raise DataError(f"{len(values)} numbers of keypoints; each has x, y and 0, 1 or 2")
+    return [(values[i], values[i + 1], values[i + 2]) for i in range(0, len(values), 3)]
 
 
 def _name(name: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -128,6 +128,18 @@ def rows_of(annotation: Annotation | None) -> list[Row]:
     return [Row(box.label, box.box, box.score) for box in annotation.boxes or []] + [
         Row(label) for label in annotation.labels or []
     ]
+
+
+def points_of(items: Sequence[Item]) -> list[str]:
+    """The names of the points that their boxes have; [] of models without points."""
+    return next((item.known.points for item in items if item.known and item.known.points), [])
+
+
+def refuse_points(items: Sequence[Item], form: str) -> None:
+    """Raises DataError where something is said of points, which this form does not hold: they would be lost without a word."""
+    said = [one for item in items for one in (item.settled, item.answer) if one is not None]
+    if any(box.points for one in said for box in one.boxes or []):
+        raise DataError(f"{form}: it holds no points of boxes; use coco or yolo")
 
 
 def with_unknown(names: list[str], labels: Iterable[str]) -> list[str]:

@@ -12,7 +12,7 @@ from edgeloop_contract.annotations import Annotation
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.masks import mask_of
 from edgeloop_pipeline.fleet.label_formats.brush import packed, unpacked
-from edgeloop_pipeline.fleet.label_formats.items import Item, named
+from edgeloop_pipeline.fleet.label_formats.items import Item, named, refuse_points
 from edgeloop_pipeline.fleet.label_formats.marks import MAX_PIXELS, Mark, Marks
 
 PERCENT = (100.0, 100.0)
@@ -22,6 +22,7 @@ KEYS = ("rectanglelabels", "polygonlabels", "brushlabels", "labels", "choices") 
 
 def to_label_studio(items: list[Item], names: list[str]) -> dict[str, str]:
     """Tasks with the model's prediction, and the labelling interface that fits them."""
+    refuse_points(items, "label-studio")
     tasks = []
     for item in items:
         kind = "image" if item.is_image else "csv"

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
-from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, Annotation
+from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, AnnotatedPoint, Annotation
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.masks import NOWHERE, run_lengths
@@ -25,7 +26,8 @@ class Mark:
     """One thing that somebody marked: a label, with a box, polygons (x, y, x, y, …), a mask (height, width) bool, or none of these.
 
     `side`: width and height of the picture in the units of box and polygons: its pixels, (100, 100) for percent, (1, 1) for shares;
-    None: they are in pixels of the sample.
+    None: they are in pixels of the sample. `points`: of a box, x, y (in these units) and 0, 1 or 2 as of `AnnotatedBox`,
+    by the names `point_names`, or in the model's order.
     """
 
     label: str
@@ -33,6 +35,8 @@ class Mark:
     box: tuple[float, float, float, float] | None = None
     polygons: Sequence[Sequence[float]] = ()
     mask: Array | None = None
+    points: Sequence[tuple[float, float, float]] | None = None
+    point_names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,13 @@ def assignments(said: Marks, known: SampleAnnotations, left_out: Counter[str]) -
     elif known.part == "boxes":
         boxes = [_box(mark, height, width, where) for mark in said.marks]
         left_out["boxes without area"] += boxes.count(None)
-        annotation = Annotation(boxes=[box for box in boxes if box is not None])
+        placed = [
+            msgspec.structs.replace(box, points=_placed(mark, known, where))
+            for box, mark in zip(boxes, said.marks, strict=True) if box is not None
+        ]  # fmt: skip
+        if known.points:
+            left_out["boxes of which it says no points"] += sum(box.points is None for box in placed)
+        annotation = Annotation(boxes=placed)
     else:
         annotation = Annotation(masks=_masks(said.marks, known, where))
     return [LabelAssignment(said.device, said.key, annotation=annotation)]
@@ -97,6 +107,33 @@ def _box(mark: Mark, height: int, width: int, where: str) -> AnnotatedBox | None
         raise DataError(f"{where}: a box of {mark.label!r} ({edges_text}) reaches out of the sample of {width} × {height} pixels")
     left, top, right, bottom = (float(edge) for edge in inside.round(DIGITS))
     return AnnotatedBox(mark.label, (left, top, right, bottom)) if left < right and top < bottom else None
+
+
+def _placed(mark: Mark, known: SampleAnnotations, where: str) -> list[AnnotatedPoint] | None:
+    """The points of a box in the model's order, in pixels of the sample. Raises DataError."""
+    if mark.points is None or not known.points:
+        return None
+    names = mark.point_names or known.points
+    if len(names) != len(mark.points):
+        raise DataError(f"{where}: {mark.label!r} has {len(mark.points)} points; there are {', '.join(names[:50])}")
+    if other := next((name for name in names if name not in known.points), ""):
+        raise DataError(f"{where}: {known.model} has no point {other[:100]!r}; it has {', '.join(known.points[:50])}")
+    height, width = known.shape[:2]
+    wide, tall = mark.side or (width, height)
+    found: dict[str, AnnotatedPoint] = {}
+    for name, (x, y, state) in zip(names, mark.points, strict=True):
+        at = np.array([x / wide * width, y / tall * height])
+        inside = np.clip(at, 0, [width, height])
+        if state not in (0, 1, 2):
+            raise DataError(f"{where}: the point {name!r} is {state:g}; it is 0 (not known), 1 (hidden) or 2 (visible)")
+        if state and not np.abs(at - inside).max() <= ROUNDING:
+            raise DataError(
+                f"{where}: the point {name!r} ({at[0]:g}, {at[1]:g}) lies outside of the sample of {width} × {height} pixels"
+            )
+        left, top = inside.round(DIGITS).tolist()
+        if state:
+            found[name] = (left, top, 1 if state == 1 else 2)
+    return [found.get(name, (0.0, 0.0, 0)) for name in known.points]
 
 
 def _masks(marks: Sequence[Mark], known: SampleAnnotations, where: str) -> list[AnnotatedMask]:

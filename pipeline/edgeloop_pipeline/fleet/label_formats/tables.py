@@ -7,7 +7,7 @@ import io
 from typing import Any
 
 from edgeloop_contract.errors import DataError
-from edgeloop_pipeline.fleet.label_formats.items import Item, Row, named, rows_of
+from edgeloop_pipeline.fleet.label_formats.items import Item, Row, named, refuse_points, rows_of
 from edgeloop_pipeline.fleet.label_formats.marks import Mark, Marks
 
 COLUMNS = ("file", "device", "key", "recording", "window", "guess", "confidence", "label")
@@ -19,6 +19,7 @@ STATES = ("labelled", "prediction", "open")  # of a row of boxes, several labels
 def to_csv(items: list[Item], names: list[str]) -> dict[str, str]:
     """One line a sample; fill in its last column. Of boxes, labels and values also its state: the model's rows are predictions."""
     part = items[0].part if items else ""
+    refuse_points(items, "csv")
     if part == "masks":
         raise DataError("csv: it holds no masks; use coco or label-studio")
     more = {"boxes": ("state", "width", "height", *EDGES, "score"), "labels": ("state",)}.get(part, ())

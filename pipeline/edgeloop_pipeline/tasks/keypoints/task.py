@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 import numpy as np
 
-from edgeloop_contract.boxes import Found, find_points
+from edgeloop_contract.boxes import Found, find_points, sigmas_of, similarity
 from edgeloop_pipeline.data.boxes import NONE, POINT_VALUES, VALUES
 from edgeloop_pipeline.tasks.detection.cells import BOXES, POINTS, SCORES, SIDES, wanted
 from edgeloop_pipeline.tasks.detection.measure import EVERY, Judged, judged
@@ -42,7 +42,7 @@ class Keypoints(Detection):
 
     @cached_property
     def sigmas(self) -> Array:
-        return measure.sigmas_of(self.splits.points)
+        return sigmas_of(self.splits.points)
 
     def check_outputs(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
         boxes, points = shapes.get(BOXES, ()), shapes.get(POINTS, ())
@@ -94,7 +94,7 @@ class Keypoints(Detection):
         points = self.points(scores, found)
 
         def overlap(i: int, truth: Array) -> Array:
-            return measure.similarity(points[i], truth, self.sigmas)
+            return similarity(points[i], truth, self.sigmas)
 
         labels = np.asarray(samples.labels)
         return judged(found, labels, self.outputs, overlap, measure.without_points, measure.MOST, areas)
