@@ -25,6 +25,7 @@ from edgeloop_agent.outbox.selection import SampleSelector
 from edgeloop_agent.outbox.sender import send
 from edgeloop_agent.outbox.store import Outbox, Row
 from edgeloop_agent.outbox.writer import OutboxWriter
+from edgeloop_contract.annotations import AnnotatedBox, Annotation
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.messages import Event, Sample, Samples
 
@@ -137,6 +138,30 @@ def test_a_row_that_the_hub_never_takes_does_not_stand_in_the_way(tmp_path: Path
     outbox.put([row(f"key-{i:05}") for i in range(10)])
     assert send(outbox, hub, Settings(send="samples"), time.monotonic() + 5) == 9
     assert len(hub.seen) == 9 and not outbox.waiting() and outbox.counts() == {"refused random": 1}
+
+
+class Earlier:
+    """A hub that knows no points of boxes."""
+
+    def __init__(self) -> None:
+        self.seen: list[Sample] = []
+
+    def samples(self, body: bytes) -> None:
+        if b"points" in body:
+            raise Refused("status 400")
+        self.seen += msgspec.msgpack.decode(body, type=Samples).samples
+
+
+def test_a_hub_that_does_not_know_all_of_an_answer_gets_the_sample_without_it(tmp_path: Path) -> None:
+    outbox, hub = Outbox(tmp_path / "o.sqlite", 8 * MIB), Earlier()
+    boxes = {"a": AnnotatedBox("dog", (0, 0, 1, 1)), "b": AnnotatedBox("dog", (0, 0, 1, 1), points=[(1.0, 1.0, 2)])}
+    for name, box in boxes.items():
+        sample = msgspec.msgpack.decode(row(f"key-0000{name}").body, type=Sample)
+        body = msgspec.msgpack.encode(msgspec.structs.replace(sample, answer=Annotation(boxes=[box])))
+        outbox.put([Row(sample.key, "random", 0.5, body)])
+    assert send(outbox, hub, Settings(send="samples"), time.monotonic() + 5) == 2
+    assert {s.key[-1]: s.answer and s.answer.boxes for s in hub.seen} == {"a": [boxes["a"]], "b": None}
+    assert not outbox.waiting() and not outbox.counts()
 
 
 def test_rows_of_an_earlier_release_beyond_todays_bounds_do_not_either(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def send(outbox: Outbox, hub: Receiver, settings: Settings, deadline: float, rel
     """
     if settings.send != "samples":
         outbox.withdraw()  # they were kept while sending was still allowed
-    done, most_rows = 0, BATCH_ROWS
+    done, most_rows, bare = 0, BATCH_ROWS, ""  # bare: the key of a sample that goes without its answer
     while time.monotonic() < deadline:
         left = settings.max_upload_bytes_per_day - outbox.bytes_sent_today()
         rows = outbox.batch(min(BATCH_BYTES, max(left, 1)), most_rows, 0.0 if left > 0 else PRIORITY["event"])
@@ -43,7 +43,8 @@ def send(outbox: Outbox, hub: Receiver, settings: Settings, deadline: float, rel
                 if row.kind == "event":
                     events.append(msgspec.msgpack.decode(row.body, type=Event))
                 else:
-                    samples.append(redacted_again(msgspec.msgpack.decode(row.body, type=Sample), settings))
+                    sample = redacted_again(msgspec.msgpack.decode(row.body, type=Sample), settings)
+                    samples.append(msgspec.structs.replace(sample, answer=None) if row.key == bare else sample)
             except msgspec.MsgspecError:  # written by an earlier release, and no longer valid: counted as refused
                 outbox.drop(row)
         body = msgspec.msgpack.encode(Samples(samples=samples, events=events, released=list(released)))
@@ -52,6 +53,9 @@ def send(outbox: Outbox, hub: Receiver, settings: Settings, deadline: float, rel
         except Refused:
             if len(rows) > 1:
                 most_rows = 1  # one row is wrong: find out which
+                continue
+            if samples and samples[0].answer is not None:
+                bare = rows[0].key  # an earlier hub may not know all that an answer says
                 continue
             if rows:
                 outbox.drop(rows[0])  # it would block all others for ever
