@@ -23,7 +23,7 @@ from edgeloop_hub.api import samples as sample_api
 from edgeloop_hub.api import workstation as api
 from edgeloop_hub.api.marks import Marks
 from edgeloop_hub.auth import people
-from edgeloop_hub.http import error_responses
+from edgeloop_hub.http import error_responses, tracing
 from edgeloop_hub.http.connection_limits import ENVIRONMENT
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.settings import Settings
@@ -75,6 +75,7 @@ def build(hub: Hub) -> Litestar:
     with hub.database.writing() as database:
         device_rows.adopt(database)
         people.adopt(database)
+    traces = tracing.tracing(hub.settings.traces, hub.database.engine)
     bearer = SecurityScheme(type="http", scheme="bearer", description="a device's credential, or a token of edgeloop-hub token api")
     return Litestar(
         route_handlers=[
@@ -96,6 +97,8 @@ def build(hub: Hub) -> Litestar:
         ),
         lifespan=[partial(watch.beside, hub)],
         exception_handlers={**error_responses.HANDLERS, NotFoundException: not_found},
+        plugins=traces.plugins,
+        on_shutdown=traces.stop,
         before_send=[_add_security_headers],
         after_exception=[_log],
         debug=False,

@@ -72,16 +72,21 @@ def commands(context: click.Context, data: Path, database: str, blobs: str) -> N
     "--trusted-proxy", "proxies", multiple=True, metavar="ADDRESS",
     help="With --behind-tls: a proxy whose X-Forwarded-For is believed; default: one on this machine.",
 )  # fmt: skip
+@click.option(
+    "--traces", default="", metavar="URL", envvar="EDGELOOP_HUB_TRACES",
+    help="Send traces of requests to this OpenTelemetry collector (OTLP by HTTP, such as http://localhost:4318).",
+)  # fmt: skip
 @click.pass_context
 def serve(
     context: click.Context, host: str, port: int, workers: int, certificate: Path | None, private_key: Path | None,
-    limits: tuple[str, ...], behind_tls: bool, proxies: tuple[str, ...],
+    limits: tuple[str, ...], behind_tls: bool, proxies: tuple[str, ...], traces: str,
 ) -> None:  # fmt: skip
     """Answer devices, the workstation and people."""
     import msgspec
     import uvicorn
 
     from edgeloop_hub.alerts import settings as alert_settings
+    from edgeloop_hub.http import tracing
     from edgeloop_hub.http.connection_limits import ENVIRONMENT
     from edgeloop_hub.hub import Hub
 
@@ -95,8 +100,10 @@ def serve(
             "edgeloop-hub: warning: passwords and credentials cross the network unencrypted; see --certificate and --behind-tls",
             err=True,
         )
+    if traces:
+        tracing.check(traces)
     settings = settings_of(
-        context, secure_cookies=behind_tls or certificate is not None, trusted_proxies=trusted, **limits_of(limits)
+        context, traces=traces, secure_cookies=behind_tls or certificate is not None, trusted_proxies=trusted, **limits_of(limits)
     )
     alert_settings.load(settings.data)
     Hub.open(settings).database.engine.dispose()  # a mistake in the configuration is reported here, once

@@ -17,6 +17,7 @@ class Settings:
     data: Path
     database: str = ""
     blobs: str = ""
+    traces: str = ""  # where an OpenTelemetry collector takes OTLP by HTTP; "": nothing is traced
     secure_cookies: bool = False
     trusted_proxies: list[str] = field(default_factory=list)  # whose X-Forwarded-For is believed
     timestamp_seconds: float = 2 * 86400.0  # validity of what the hub signs; `tick` renews it at half of it
@@ -61,5 +62,5 @@ class Settings:
         return self.database or f"sqlite:///{self.data.resolve() / 'hub.sqlite'}"
 
 
-NOT_LIMITS = ("data", "database", "blobs", "secure_cookies", "trusted_proxies")
+NOT_LIMITS = ("data", "database", "blobs", "traces", "secure_cookies", "trusted_proxies")
 LIMITS: dict[str, Any] = {name: kind for name, kind in get_type_hints(Settings).items() if name not in NOT_LIMITS}

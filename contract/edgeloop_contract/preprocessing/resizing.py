@@ -65,8 +65,8 @@ def _gathered(x: Array, rows: Taps, columns: Taps, dtype: OutputDtype) -> Array:
 def _means_of_four(x: Array, height: int, width: int) -> Array:
     """Where both sides are divided by an even number: of each output the four pixels in its middle, each a quarter.
 
-    In whole numbers: halves go to the even neighbour, as `rint` rounds them. Neighbours of a line are added at every place, of which
-    the wanted pixels are taken as wholes: sums over pixels of three values that lie apart take numpy four times as long.
+    In whole numbers: halves go to the even neighbour, as `rint` rounds them. Neighbours of a line are added at every place, and
+    the wanted pixels taken as wholes: sums over pixels of three values that lie apart take numpy four times as long.
     """
     count, tall, wide, channels = x.shape
     down, across = tall // height, wide // width
