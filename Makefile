@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 DEMO := $(VENV)/.workstation
 DEV := $(VENV)/.dev
 
-.PHONY: demo loop test test-long test-arm64 check bench bench-gpu docs clean
+.PHONY: demo loop test coverage test-long test-arm64 check bench bench-gpu docs clean
 
 $(DEMO): pyproject.toml constraints.txt scripts/install.py
 	$(PYTHON) scripts/install.py $(VENV) workstation
@@ -24,8 +24,11 @@ demo: $(DEMO)
 loop: $(DEV)
 	$(BIN)/python scripts/closed_loop.py runs/loop
 
-# Prints the share of lines that the tests run in their own processes; `.venv/bin/coverage report` has it by file.
 test: $(DEV)
+	$(BIN)/pytest -n 2 --dist worksteal
+
+# The share of lines that these tests run in their own processes; `.venv/bin/coverage report` has it by file. It takes a quarter longer.
+coverage: $(DEV)
 	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=
 
 # What takes long to protect: kill -9 loops, thousands of devices, whole matrices.

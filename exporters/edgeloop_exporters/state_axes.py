@@ -8,7 +8,7 @@ from typing import Any
 from edgeloop_exporters.graph_names import free_name, names_of
 from edgeloop_exporters.model_files.onnx_file import parse_onnx
 
-__all__ = ["with_batch_first"]
+__all__ = ["TURN", "with_batch_first"]
 
 TURN = (1, 0, 2)  # (layers, batch, values) to (batch, layers, values), and back
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from commands import command, edgeloop_here, sentence
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError, ModelError
 from edgeloop_exporters.constant_inputs import with_constants
+from edgeloop_exporters.drop_in_ports import Port, given_to, with_ports
 from edgeloop_exporters.named_inputs import NamedInput, put_together, samples_of, take_apart
 from edgeloop_exporters.state_axes import with_batch_first
 from edgeloop_pipeline.data import original_answers
@@ -94,7 +97,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_of_several_inputs_keeps_its_name_and_a_scale_of_its_own_to_the_answer(samples: Path, tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(three_inputs())
-    found, said = compressed(tmp_path / "net.onnx", samples, tmp_path / "small", "--labels", LABELS)
+    found, said = compressed(tmp_path / "net.onnx", samples, tmp_path / "small", "--labels", LABELS, "--io", "original")
     assert "input place int64 [1]: goes in as it is" in said
     files = next(stage for stage in found["stages"] if stage["name"] == "verify")["metrics"]["variants"]
     assert min(file["accuracy"]["value"] for file in files.values()) >= 0.9
@@ -112,6 +115,10 @@ def test_each_of_several_inputs_keeps_its_name_and_a_scale_of_its_own_to_the_ans
         (wanted,) = original.run(None, {name: values[None] for name, values in given.items()})
         same += model(given).label == LABELS.split(",")[int(wanted.argmax())]
     assert same >= 36
+    place = onnxruntime.InferenceSession(tmp_path / "runs" / "small" / "drop-in.onnx")
+    assert ports(place) == ports(original)
+    logits = [place.run(None, {name: values[None] for name, values in recording(rng).items()})[0] for _ in range(9)]
+    assert {row.shape for row in logits} == {(1, 3)} and runs_as_it_says(tmp_path / "runs" / "small") == "(1, 3)"
     done = command("edgeloop-agent", "run", bundle, "--source", samples)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0 and len(answers) == 60 and all(answer["label"] in LABELS.split(",") for answer in answers)
@@ -127,7 +134,7 @@ def test_a_state_is_carried_over_a_recording_and_its_rounding_does_not_add_up(tm
     steps = f"[{{step: window, length: 1, hop: 1}}, {{step: reshape, shape: [{WIDTH}]}}]"
     found, said = compressed(
         tmp_path / "net.onnx", tmp_path / "series", tmp_path / "small", "--preprocess", steps, "--state", "h=hn", "--state", "c=cn",
-        "--measure", "signal",
+        "--measure", "signal", "--io", "original",
     )  # fmt: skip
     assert "input h float32 [1, 12]: is hn of the call before" in said
     files = next(stage for stage in found["stages"] if stage["name"] == "verify")["metrics"]["variants"]
@@ -152,6 +159,11 @@ def test_a_state_is_carried_over_a_recording_and_its_rounding_does_not_add_up(tm
     own = np.array([next(iter(json.loads(line)["tensors"].values())) for line in done.stdout.splitlines()])
     assert own.shape == (TIMES, 2) and np.abs(own - answers(series[0], True)).max() < 0.05
     assert np.abs(own - answers(series[0], False)).max() > 0.1  # it does remember
+    # In the original's place, with the batch of its states second, as the original has it.
+    exact, session = answers(series[0], True), onnxruntime.InferenceSession(tmp_path / "runs" / "small" / "drop-in.onnx")
+    assert [port[:2] for port in ports(session)] == [port[:2] for port in ports(onnxruntime.InferenceSession(content))]
+    assert np.abs(answers(series[0], True) - exact).max() < 0.05
+    assert runs_as_it_says(tmp_path / "runs" / "small") == "(1, 2) (1, 1, 12) (1, 1, 12)"
 
 
 def test_a_state_whose_batch_is_second_is_turned_in_branches_too() -> None:
@@ -200,6 +212,44 @@ def test_an_input_that_never_changes_becomes_a_constant(samples: Path, tmp_path:
     (wanted,) = onnxruntime.InferenceSession(three_inputs()).run(None, {name: values[None] for name, values in given.items()})
     (answer,) = session.run(None, {name: given[name][None] for name in ("image", "meta")})
     assert np.array_equal(answer, wanted)
+
+
+def ports(session: onnxruntime.InferenceSession) -> list[tuple[str, str, list[object]]]:
+    """Inputs and outputs: name, type, and sizes but for the batch's name."""
+    values = (*session.get_inputs(), *session.get_outputs())
+    return [(v.name, v.type, [size if isinstance(size, int) else None for size in v.shape]) for v in values]
+
+
+def runs_as_it_says(folder: Path) -> str:
+    done = subprocess.run([sys.executable, "drop-in.py"], cwd=folder, capture_output=True, text=True, timeout=60, check=True)
+    text = (folder / "drop-in.cpp").read_text()
+    assert "session.Run" in text and all(f'"{value.name}"' in text for value in onnx.load(folder / "drop-in.onnx").graph.input)
+    return done.stdout.strip()
+
+
+def test_types_axes_and_inputs_that_are_not_read_are_the_originals() -> None:
+    """Of a file without the constant: doubles and halves are cast, states turned, and the constant's input stands there unread."""
+    ours = with_constants(three_inputs(), {"place": [3]}, "net.onnx")
+    inputs = [Port("place", "int64", (0, 1)), Port("image", "float16"), Port("meta", "float64")]
+    placed = onnxruntime.InferenceSession(with_ports(ours, inputs, [Port("logits", "float16")], "Softmax"))
+    assert [(port[0], port[1]) for port in ports(placed)] == [
+        ("place", "tensor(int64)"), ("image", "tensor(float16)"), ("meta", "tensor(double)"), ("logits", "tensor(float16)"),
+    ]  # fmt: skip
+    parts = {name: values[None] for name, values in recording(np.random.default_rng(4)).items() if name != "place"}
+    given = given_to(inputs, parts)
+    assert given["place"].shape == (1, 1) and given["image"].dtype == np.float16
+    (found,) = placed.run(None, given)
+    (wanted,) = onnxruntime.InferenceSession(ours).run(None, parts)
+    assert found.dtype == np.float16 and np.allclose(found, np.exp(wanted) / np.exp(wanted).sum(), atol=5e-3)
+    turned = with_batch_first(recurrent(), {"h": "hn", "c": "cn"}, "net.onnx") or b""
+    states, answers = (
+        [Port(name, "float32", (1, 0, HIDDEN), turned=True) for name in names] for names in (("h", "c"), ("hn", "cn"))
+    )
+    back = with_ports(turned, [Port("frame", "float32"), *states], [Port("speech", "float32"), *answers])
+    state = np.random.default_rng(1).normal(size=(1, 3, HIDDEN)).astype(np.float32)
+    fed = {"frame": np.ones((3, WIDTH), np.float32), "h": state, "c": state}
+    for one, other in zip(*(onnxruntime.InferenceSession(file).run(None, fed) for file in (back, recurrent())), strict=True):
+        assert one.shape == other.shape and np.allclose(one, other, atol=1e-6)
 
 
 def called(content: bytes, names: dict[str, str]) -> bytes:
@@ -261,7 +311,6 @@ BAD_WORDS = {
     "two values": (["--constant", "place=3,4"], "2 values; shape [1, 1] needs 1"),
     "a state of another": (["--state", "meta=nope"], "--state meta=nope: "),
     "a state that does not fit": (["--state", "meta=logits"], "the one cannot be the other at the next call"),
-    "the original's place": (["--io", "original"], "the ONNX file has the original's input names"),
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,9 @@ from edgeloop_agent.runtimes.onnx import session_of
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import ModelError, UsageError
 from edgeloop_exporters.drop_in import Door, Ending, with_doors
+from edgeloop_exporters.named_inputs import feeds_of
+from edgeloop_pipeline.bundling.drop_in_several import ended, of_several
+from edgeloop_pipeline.bundling.drop_in_words import literal
 from edgeloop_pipeline.data.original_answers import Original
 from edgeloop_pipeline.recipe.settings import Imported, Normalize
 
@@ -62,6 +64,8 @@ def drop_in(
     `small`: the int8 ONNX file; `samples`: raw (N, *sample), on which both must give the same. Raises ModelError where they do not.
     """
     path = project / imported.model
+    if imported.inputs:
+        return _several(folder, small, imported, samples, path, f"{name}, version {version} in int8, in the place of the original")
     original = Original(path, imported.chosen, imported.layout, tuple(imported.shape))
     mean, std = tuple(normalize.mean), tuple(normalize.std)
     fed, answers = original.fed(samples, mean, std), original.answers(samples, mean, std)
@@ -74,15 +78,15 @@ def drop_in(
     made = [Door(output, wanted.shape[1:]) for output, wanted in answers.items()]
     content = with_doors(small, given, made, imported.layout, ending)
     for found, score in zip(_run(session_of(content, 1), fed), scores, strict=True):
-        expected = _ended(score, ending).reshape(found.shape)
+        expected = ended(score, ending).reshape(found.shape)
         off, step = float(np.abs(found - expected).max()), float(np.ptp(expected)) / 255
         if not off <= MAX_STEPS * max(step, 1e-6):
             raise ModelError(f"drop-in.onnx: gives otherwise than onnx-int8, by {off / max(step, 1e-9):.0f} of 255 steps")
     shape = ", ".join(map(str, given.shape))
     answer = ", ".join(f"(1, {', '.join(map(str, door.shape))})" for door in made)
     words = {
-        "model": name, "version": f"version {version}", "input": _literal(given.name), "number": len(made),
-        "outputs": ", ".join(_literal(door.name) for door in made), "shape": shape, "answer": answer,
+        "model": name, "version": f"version {version}", "input": literal(given.name), "number": len(made),
+        "outputs": ", ".join(literal(door.name) for door in made), "shape": shape, "answer": answer,
         "values": int(np.prod(given.shape)), "layout": imported.layout.replace("_", " "),
     }  # fmt: skip
     for file, text in zip(DROP_IN[1:], (PYTHON, CPP), strict=True):
@@ -92,9 +96,22 @@ def drop_in(
     return f"drop-in.onnx takes {given.name} [N, {shape}] and gives {gives}, as {path.name} does"
 
 
-def _literal(name: str) -> str:
-    """The name as a text of Python and of C++: it comes from somebody's file, and must not end the text."""
-    return json.dumps(name, ensure_ascii=False)
+def _several(folder: Path, small: bytes, imported: Imported, samples: Array, path: Path, title: str) -> str:
+    """As `drop_in`, of a file with several inputs."""
+    ending: Ending = ""
+    if len(imported.original_outputs) == 1:
+        named = tuple(entry.named for entry in imported.inputs)
+        original = Original(path, imported.chosen, imported.layout, inputs=named)
+        (wanted,) = original.answers(samples, (0.0,), (1.0,)).values()
+        scores = np.concatenate(
+            [session_of(small, 1).run(None, feeds_of(samples[i : i + 1], named))[0] for i in range(len(samples))]
+        )
+        ending = _ending(scores, wanted)
+    content, calls, said = of_several(small, imported, samples, ending, title)
+    for file, text in calls.items():
+        (folder / file).write_text(text, encoding="utf-8")
+    (folder / DROP_IN[0]).write_bytes(content)
+    return said
 
 
 def _run(session: Any, x: Array) -> list[Array]:
@@ -107,12 +124,4 @@ def _run(session: Any, x: Array) -> list[Array]:
 def _ending(scores: Array, wanted: Array) -> Ending:
     """What the original ends in and our scores do not: the nearest of what is taken off classifications."""
     endings: tuple[Ending, ...] = ("", "Softmax", "LogSoftmax")
-    return min(endings, key=lambda ending: float(np.abs(_ended(scores, ending).reshape(wanted.shape) - wanted).mean()))
-
-
-def _ended(scores: Array, ending: Ending) -> Array:
-    if not ending:
-        return scores
-    shifted = scores - scores.max(axis=-1, keepdims=True)
-    logarithms: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return np.asarray(np.exp(logarithms)) if ending == "Softmax" else logarithms
+    return min(endings, key=lambda ending: float(np.abs(ended(scores, ending).reshape(wanted.shape) - wanted).mean()))

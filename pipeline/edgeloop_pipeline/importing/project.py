@@ -26,7 +26,7 @@ from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, Ask, Entry
 from edgeloop_pipeline.importing.output_meaning import answer_of
 from edgeloop_pipeline.importing.request import CompressRequest, Meaning
 from edgeloop_pipeline.importing.several_inputs import has_several
-from edgeloop_pipeline.importing.several_model import check_outputs, meaning_of_several
+from edgeloop_pipeline.importing.several_model import check_outputs, meaning_of_several, with_original_ports
 from edgeloop_pipeline.importing.torch_models import is_torch, with_onnx_file
 from edgeloop_pipeline.networks.imported import open_import
 from edgeloop_pipeline.recipe import recipe as recipes
@@ -57,7 +57,7 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
         model = read(request.model, side_files=True)
         if model.runtime == "tflite":
             request, model = _from_tflite(request, model, scratch / project_files.MODEL)
-        content = content_of(request.model)
+        content, original = content_of(request.model), model
         if request.outputs and model.runtime == "onnx":
             model, content = _of_outputs(model, content, request.outputs, scratch / project_files.MODEL)
         path, tokens = scratch / project_files.MODEL, None
@@ -73,7 +73,7 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
         model = texts.described(model, path) if tokens is not None else model
         several = tokens is None and has_several(model, request)
         _check(model, request, several)
-        meaning = meaning_of_several(model, request, path) if several else _meaning(model, content, request, path, ask, tokens)
+        meaning = _of_several(model, original, request, path) if several else _meaning(model, content, request, path, ask, tokens)
         project_files.write(scratch, request, meaning, path.read_bytes(), final)
         scratch.chmod(0o755)
         if final.exists():
@@ -142,6 +142,12 @@ def _check(model: ModelFile, request: CompressRequest, several: bool) -> None:
         raise UsageError(f"--io original: {request.model} takes {model.inputs[0].dtype}; only files of float32 can be replaced")
     if of := {**request.shape_of, **request.steps_of}:
         raise UsageError(f"{next(iter(of))}=…: {request.model} has one input; leave the name out")
+
+
+def _of_several(model: ModelFile, original: ModelFile, request: CompressRequest, path: Path) -> Meaning:
+    """`original`: the file as it came; `model`: without inputs that are constants, and outputs that do not count."""
+    meaning = meaning_of_several(model, request, path)
+    return with_original_ports(meaning, original, read(path)) if request.drop_in else meaning
 
 
 def _meaning(

@@ -85,10 +85,6 @@ def entry_of_several(model: ModelFile, request: CompressRequest) -> Several:
 
 def _check_words(model: ModelFile, request: CompressRequest) -> None:
     """Raises UsageError for what is not for several inputs, and for names that no input has."""
-    if request.drop_in:
-        raise UsageError(
-            "--io original: is for models with one input; leave it out: the ONNX file has the original's input names and shapes"
-        )
     others = {"--normalize": request.normalize is not None, "--fit": request.fit is not None, "--bgr": request.bgr is not None}
     if given := next((name for name, is_given in others.items() if is_given), ""):
         raise UsageError(f"{given}: {request.model} has several inputs; say the steps of each with --preprocess NAME=STEPS")

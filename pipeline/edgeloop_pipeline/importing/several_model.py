@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from edgeloop_contract.errors import EdgeloopError, ModelError, UsageError
-from edgeloop_exporters.model_files.description import ModelFile
+from edgeloop_exporters.model_files.description import ModelFile, Tensor
 from edgeloop_exporters.model_files.reading import read
 from edgeloop_exporters.state_axes import with_batch_first
 from edgeloop_pipeline.importing.output_meaning import answer_of
@@ -24,9 +24,9 @@ from edgeloop_pipeline.importing.several_inputs import (
     without_state_outputs,
 )
 from edgeloop_pipeline.networks.imported import open_import
-from edgeloop_pipeline.recipe.settings import Imported
+from edgeloop_pipeline.recipe.settings import Imported, OriginalPort
 
-__all__ = ["check_outputs", "meaning_of_several"]
+__all__ = ["check_outputs", "meaning_of_several", "with_original_ports"]
 
 
 def meaning_of_several(model: ModelFile, request: CompressRequest, path: Path) -> Meaning:
@@ -53,6 +53,31 @@ def meaning_of_several(model: ModelFile, request: CompressRequest, path: Path) -
         answer.task, imported, entry.normalize, [], answer.labels, False, (), (total_of(found.inputs),),
         [*entry.facts, *answer.facts], [*entry.guesses, *answer.guesses], found.named,
     )  # fmt: skip
+
+
+def with_original_ports(meaning: Meaning, original: ModelFile, ours: ModelFile) -> Meaning:
+    """Keeps inputs and outputs of the file as it came, beside those of the project's file. Raises UsageError for other types."""
+    now = {tensor.name: tensor.shape for tensor in ours.inputs}
+    turned = {tensor.name for tensor in original.inputs if tensor.name in now and now[tensor.name] != tensor.shape}
+    turned &= {entry.name for entry in meaning.imported.inputs if entry.output}
+    back = {entry.output for entry in meaning.imported.inputs if entry.name in turned}
+    chosen = set(meaning.imported.chosen)
+
+    def port(tensor: Tensor, turned: bool) -> OriginalPort:
+        told = {"name": tensor.name, "dtype": tensor.dtype, "shape": [size or 0 for size in tensor.shape or ()], "turned": turned}
+        try:
+            return msgspec.convert(told, OriginalPort)
+        except msgspec.ValidationError as error:
+            raise UsageError(
+                f"--io original: {original.path}: {tensor.name} is of type {tensor.dtype}, which is not kept"
+            ) from error
+
+    imported = msgspec.structs.replace(
+        meaning.imported,
+        original_inputs=[port(tensor, tensor.name in turned) for tensor in original.inputs],
+        original_outputs=[port(tensor, tensor.name in back) for tensor in original.outputs if not chosen or tensor.name in chosen],
+    )
+    return replace(meaning, imported=imported)
 
 
 def _opened(model: ModelFile, request: CompressRequest, path: Path) -> tuple[Several, Any]:

@@ -135,6 +135,18 @@ class ImportedInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return NamedInput(self.name, tuple(self.shape), self.dtype, self.output, self.layout == "channels_first")
 
 
+class OriginalPort(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An input or output as the model's file had it before it was imported. `shape`: with the batch, 0 where it is open.
+
+    `turned`: a state whose batch is its second axis there.
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    dtype: Literal["float32", "float16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"] = "float32"
+    shape: list[Annotated[int, msgspec.Meta(ge=0)]] = []
+    turned: bool = False
+
+
 class Imported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A trained model in a file, in place of a network from code (`edgeloop compress`). docs/compress.md has an example.
 
@@ -149,6 +161,8 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     layout: Literal["channels_first", "channels_last", "as_it_is"] = "channels_first"
     shape: list[Annotated[int, msgspec.Meta(ge=1)]] = []  # of one sample at its input, if the file leaves sizes open
     inputs: list[ImportedInput] = []  # of a file with several, in its order; its states are among them
+    original_inputs: list[OriginalPort] = []  # of such a file, as it was: for an int8 file in its place (export: {drop_in: true})
+    original_outputs: list[OriginalPort] = []
 
     def __post_init__(self) -> None:
         if self.inputs and all(entry.output for entry in self.inputs):
