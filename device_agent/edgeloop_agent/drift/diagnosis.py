@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -17,11 +17,15 @@ DEAD = 0.05  # of a channel's usual spread
 LARGE = 1.0  # standard deviations of one sample by which a mean is off
 MIN_MISFIT, EXPLAINED = 0.4, 0.4  # squared deviations a channel; and what may be left of them once channels are exchanged
 TOP = 3
+BOXES = "log boxes"  # the first feature of a detector's boxes; mean score, log size, x and y follow
+FEW = 0.2  # of the usual number of boxes: there is nothing to see
+DIM = 0.6  # of the usual brightness: the light is gone, and not what there was to see
+RESIZED = 1.3  # times the usual size of boxes
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`cause`: fault, miswired, dirty, gain, offset, mix or population. `samples`: since the change."""
+    """`cause`: fault, miswired, nothing, moved, dirty, gain, offset, mix or population. `samples`: since the change."""
 
     cause: str
     text: str
@@ -57,8 +61,8 @@ def diagnose(reference: Drift, features: Array, answers: Array, worst: int, leas
     inputs = _inputs(reference.features)
     order = np.argsort(-np.abs(shift))[:TOP]
     shifts = ", ".join(f"{reference.features[i]} {shift[i]:+.1f} sd" for i in order if abs(shift[i]) >= 0.3)
-    cause, text = "", ""
-    for name, place in sorted(inputs.items(), key=lambda each: -np.abs(shift[each[1]]).max()):
+    cause, text = _scene(reference.features, overall, after, shift, inputs, since)
+    for name, place in sorted(inputs.items(), key=lambda each: -np.abs(shift[each[1]]).max()) if not cause else ():
         cause, text = _cause(overall[:, place], after[place], shift[place], (place.stop - place.start) // 3, since)
         if cause:
             text = f"{name}: {text}" if name else text
@@ -72,6 +76,35 @@ def diagnose(reference: Drift, features: Array, answers: Array, worst: int, leas
         }
         cause, text = causes.get((mix, calm), ("population", "inputs are different"))
     return Finding(cause, f"{text} ({shifts})" if shifts else text, since)
+
+
+def _scene(
+    features: Sequence[str], overall: Array, after: Array, shift: Array, inputs: Mapping[str, slice], since: int
+) -> tuple[str, str]:
+    """What a detector's boxes say of the camera; ("", "") where they say nothing, and where the sensor itself explains it."""
+    if BOXES not in features or since < MIN_SAMPLES or len(inputs) != 1:
+        return "", ""
+    boxes, usual = list(features).index(BOXES), overall[0]
+    count, size, x, y = boxes, boxes + 2, boxes + 3, boxes + 4
+    (place,) = inputs.values()
+    channels = (place.stop - place.start) // 3
+    if _exchanged(overall[:, place], after[place], channels):
+        return "", ""
+    brightness = float(np.median(after[place][:channels] / np.maximum(usual[place][:channels], 1e-9)))
+    found = float(np.expm1(after[count]) / max(np.expm1(usual[count]), 1e-9))
+    if found < FEW:  # where light or fine detail is gone, the model may not see what is there
+        seen = brightness > DIM and not _smooth(overall[:, place], after[place], shift[place], channels)
+        return ("nothing", f"{found:.0%} of the usual boxes: there is nothing to see") if seen else ("", "")
+    larger = float(np.expm1(after[size]) / max(np.expm1(usual[size]), 1e-9))
+    if not 1 / RESIZED < larger < RESIZED:
+        return (
+            "moved",
+            f"boxes are {larger:.1f} times as large as usual: the camera is {'nearer' if larger > 1 else 'farther away'}",
+        )
+    ways = [(abs(shift[x]), ("left", "right")[int(shift[x] > 0)]), (abs(shift[y]), ("top", "bottom")[int(shift[y] > 0)])]
+    far, side = max(ways)
+    text = f"boxes lie more to the {side} than usual: the camera was moved or turned"
+    return ("moved", text) if far > LARGE else ("", "")
 
 
 def _inputs(features: Sequence[str]) -> dict[str, slice]:
@@ -98,8 +131,8 @@ def _cause(overall: Array, after: Array, shift: Array, channels: int, since: int
     exchanged = _exchanged(overall, after, channels)
     if exchanged:
         return "miswired", f"channels look exchanged or turned: {exchanged}"
-    means, spreads, roughs = shift[:channels], shift[spread], shift[rough]
-    if bool((roughs < -0.5).all()) and float(np.median(finer / np.maximum(ratio, 1e-9))) < 0.8:
+    means, spreads = shift[:channels], shift[spread]
+    if _smooth(overall, after, shift, channels):
         return "dirty", f"fine detail is down to {np.median(finer):.0%}: a dirty or misted lens, or a loose mount"
     same_direction = bool((spreads > LARGE).all() or (spreads < -LARGE).all())
     if same_direction and np.ptp(np.log(np.maximum(ratio, 1e-9))) < 0.7:
@@ -107,6 +140,16 @@ def _cause(overall: Array, after: Array, shift: Array, channels: int, since: int
     if bool((means > LARGE).all() or (means < -LARGE).all()) and bool((np.abs(spreads) < LARGE).all()):
         return "offset", f"all values are {'higher' if means[0] > 0 else 'lower'} than usual: lighting, zero point or temperature"
     return "", ""
+
+
+def _smooth(overall: Array, after: Array, shift: Array, channels: int) -> bool:
+    """Whether fine detail went from every channel, more than the signal did."""
+    ratio, finer = (
+        np.expm1(after[part]) / np.maximum(np.expm1(overall[0, part]), 1e-9)
+        for part in (slice(channels, 2 * channels), slice(2 * channels, 3 * channels))
+    )
+    roughs = shift[2 * channels : 3 * channels]
+    return bool((roughs < -0.5).all()) and float(np.median(finer / np.maximum(ratio, 1e-9))) < 0.8
 
 
 def _exchanged(overall: Array, after: Array, channels: int) -> str:
