@@ -34,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EdgeloopError as error:
         print(f"edgeloop-agent: {error}", file=sys.stderr)
         return error.exit_code
+    except UnicodeEncodeError as error:
+        name = ascii(error.object[error.start : error.end])
+        print(f"edgeloop-agent: {name} in a name: this locale has no such letters; set LC_ALL=C.UTF-8", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("edgeloop-agent: interrupted", file=sys.stderr)
         return 130
@@ -42,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"edgeloop-agent: {error.filename or 'output'}: {error.strerror}; make room or check the path", file=sys.stderr)
+        from edgeloop_contract.files import remedy_of
+
+        print(f"edgeloop-agent: {error.filename or 'output'}: {error.strerror}; {remedy_of(error)}", file=sys.stderr)
         return 7
 
 
@@ -125,12 +131,14 @@ def _run(options: argparse.Namespace) -> int:
     from edgeloop_agent.drawing import Pictures
     from edgeloop_agent.metrics import Counts
     from edgeloop_agent.runtimes.onnx import installed_accelerators
+    from edgeloop_agent.scratch import use_scratch
     from edgeloop_agent.sources.files import open_source
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.bench_report import VariantChoice
     from edgeloop_contract.preprocessing import takes_texts
 
     state = options.state or device_state.default_folder()
+    use_scratch(state)
     with Bundle.open(options.bundle) as bundle:
         if options.variant:
             choice = VariantChoice(bundle.manifest.variant(options.variant).name, 1, "asked for")
@@ -181,11 +189,14 @@ def _bench(options: argparse.Namespace) -> int:
     from edgeloop_agent.bench.measure import measure_bundle
     from edgeloop_agent.bench.sustained import in_a_process, kernel_times, lines
     from edgeloop_agent.runtimes.onnx import installed_accelerators
+    from edgeloop_agent.scratch import use_scratch
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.bench_report import BenchReport
 
+    state = options.state or device_state.default_folder()
+    use_scratch(state)
     with Bundle.open(options.bundle) as bundle:
-        state, providers = options.state or device_state.default_folder(), installed_accelerators()
+        providers = installed_accelerators()
         rows = measure_bundle(bundle, options.seconds, device_state.options_for(state, providers))
         choice = device_state.fastest(bundle.manifest.variants, rows)
         if choice is None:

@@ -19,6 +19,7 @@ from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import Loop
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.models import Models, RunningInferences
+from edgeloop_agent.scratch import use_scratch
 from edgeloop_agent.sensors import Board
 from edgeloop_agent.sources import open_source
 from edgeloop_contract.errors import EdgeloopError
@@ -74,6 +75,7 @@ def main(config_path: Path, pipe: int) -> int:
 def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) -> int:
     counts = Counts(restarts=int(os.environ.get("EDGELOOP_RESTARTS", "0")))
     models = Models(_with_update(config, log), counts, log, _tail_servers(config, counts, log))
+    use_scratch(models.state, clean=True)
     in_flight = InFlight.from_environment()
     steps = models.manifests[models.first].preprocessing
     source = open_source(config.source, in_flight, takes_texts(steps), model_rate_hz(steps))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import msgspec
 from msgspec.structs import replace
@@ -24,6 +25,7 @@ from edgeloop_agent.updates.journal import Running, UpdateFolder
 from edgeloop_agent.updates.origins import FolderOrigin
 from edgeloop_agent.updates.taking import Taking, software
 from edgeloop_contract.errors import EdgeloopError, NetworkError, StorageError, UsageError
+from edgeloop_contract.files import publish, remedy_of
 from edgeloop_contract.messages import Assignment, DriftReport, Heartbeat, Job, JobResult, Report
 
 MAX_SENDING_SECONDS = 120.0
@@ -60,8 +62,7 @@ class UpdateCycle:
         self, heartbeat: Heartbeat | None, drift: DriftReport | None = None, other_heartbeats: Sequence[Heartbeat] = ()
     ) -> str:
         """Run the cycle; returns what happened, in a few words. Raises NetworkError, StorageError, UsageError."""
-        self.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self.folder.lock.open("w") as lock:
+        with self._lock() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -69,6 +70,13 @@ class UpdateCycle:
             if not self.folder.root.exists():
                 raise UsageError(f"{self.folder.path}: this device trusts no keys yet; run edgeloop-agent enrol")
             return self._from_hub(heartbeat, drift, other_heartbeats) if self.config.updates.hub else self._from_folder()
+
+    def _lock(self) -> IO[str]:
+        try:
+            self.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return self.folder.lock.open("w")
+        except OSError as error:
+            raise StorageError(f"{self.folder.path}: cannot be written ({error.strerror}); {remedy_of(error)}") from error
 
     def _from_hub(self, heartbeat: Heartbeat | None, drift: DriftReport | None, others: Sequence[Heartbeat]) -> str:
         settings = self.config.updates
@@ -187,12 +195,10 @@ class UpdateCycle:
             return KnownAssignment()
 
     def _remember(self, known: KnownAssignment) -> None:
-        from edgeloop_contract.files import publish
-
         try:
             publish(self.folder.path / "asked.json", msgspec.json.encode(known))
         except OSError as error:
-            raise StorageError(f"{self.folder.path}: cannot be written ({error.strerror}); make room") from error
+            raise StorageError(f"{self.folder.path}: cannot be written ({error.strerror}); {remedy_of(error)}") from error
 
 
 def _upgrade_wanted(assignment: Assignment) -> str:

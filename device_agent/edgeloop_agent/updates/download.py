@@ -13,7 +13,7 @@ from edgeloop_agent.updates.offers import Offer
 from edgeloop_agent.updates.origins import Origin
 from edgeloop_agent.updates.trust import TrustError
 from edgeloop_contract.errors import NetworkError, StorageError
-from edgeloop_contract.files import take_place
+from edgeloop_contract.files import remedy_of, take_place
 
 RATE_WINDOW_SECONDS = 30.0  # over which a download must not be slower than the least rate
 
@@ -39,7 +39,9 @@ def fetch(
         take_place(partial, slot)
     except OSError as error:
         partial.unlink(missing_ok=True)  # free the space
-        raise StorageError(f"{folder.path}: {offer.bytes} bytes for {offer.target} ({error.strerror}); make room") from error
+        raise StorageError(
+            f"{folder.path}: {offer.bytes} bytes for {offer.target} ({error.strerror}); {remedy_of(error)}"
+        ) from error
 
 
 def partial_of(folder: UpdateFolder, offer: Offer) -> Path:
