@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
+from edgeloop_contract.files import remedy_of
 
 if TYPE_CHECKING:
     from edgeloop_agent.engine import Engine
@@ -46,8 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        from edgeloop_contract.files import remedy_of
-
         print(f"edgeloop-agent: {error.filename or 'output'}: {error.strerror}; {remedy_of(error)}", file=sys.stderr)
         return 7
 
@@ -84,9 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(command=_serve)
     check = commands.add_parser("check", help="check a config and its bundles, and list what this device has", epilog=EXIT_CODES)
     check.set_defaults(command=_check)
-    install = commands.add_parser(
-        "install", help="install the agent as a systemd service with a user of its own", epilog=EXIT_CODES
-    )
+    install = commands.add_parser("install", help="install as a systemd service with a user of its own", epilog=EXIT_CODES)
     install.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
     install.add_argument("--root", type=Path, default=Path("/"), help="write into this file system instead (an image, say)")
     install.set_defaults(command=_install)
@@ -131,14 +128,12 @@ def _run(options: argparse.Namespace) -> int:
     from edgeloop_agent.drawing import Pictures
     from edgeloop_agent.metrics import Counts
     from edgeloop_agent.runtimes.onnx import installed_accelerators
-    from edgeloop_agent.scratch import use_scratch
     from edgeloop_agent.sources.files import open_source
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.bench_report import VariantChoice
     from edgeloop_contract.preprocessing import takes_texts
 
     state = options.state or device_state.default_folder()
-    use_scratch(state)
     with Bundle.open(options.bundle) as bundle:
         if options.variant:
             choice = VariantChoice(bundle.manifest.variant(options.variant).name, 1, "asked for")

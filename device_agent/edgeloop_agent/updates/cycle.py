@@ -214,3 +214,5 @@ def outcome(cycle: UpdateCycle, request: CycleRequest) -> CycleResult:
         return CycleResult("away", str(error))
     except EdgeloopError as error:
         return CycleResult("warning", str(error))
+    except OSError as error:  # of a disk that fails where nothing else expects it
+        return CycleResult("warning", f"{error.filename or cycle.folder.path}: {error.strerror}; {remedy_of(error)}")

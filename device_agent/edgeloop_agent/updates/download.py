@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -38,10 +39,10 @@ def fetch(
             raise TrustError(f"{offer.target}: the bytes are not those that were signed; they were deleted")
         take_place(partial, slot)
     except OSError as error:
-        partial.unlink(missing_ok=True)  # free the space
-        raise StorageError(
-            f"{folder.path}: {offer.bytes} bytes for {offer.target} ({error.strerror}); {remedy_of(error)}"
-        ) from error
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)  # free the space
+        why = f"{offer.bytes} bytes for {offer.target} ({error.strerror})"
+        raise StorageError(f"{folder.path}: {why}; {remedy_of(error)}") from error
 
 
 def partial_of(folder: UpdateFolder, offer: Offer) -> Path:
