@@ -188,10 +188,9 @@ def _bench(options: argparse.Namespace) -> int:
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.bench_report import BenchReport
 
-    state = options.state or device_state.default_folder()
+    state, providers = options.state or device_state.default_folder(), installed_accelerators()
     use_scratch(state)
     with Bundle.open(options.bundle) as bundle:
-        providers = installed_accelerators()
         rows = measure_bundle(bundle, options.seconds, device_state.options_for(state, providers))
         choice = device_state.fastest(bundle.manifest.variants, rows)
         if choice is None:

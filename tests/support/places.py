@@ -1,4 +1,4 @@
-"""Places where a device may have to run: read-only roots, small and worn cards, clocks without a battery, bare environments.
+"""Places where a device may have to run: read-only roots, small and worn cards, clocks without a battery, networks of IPv6 alone.
 
 Some are words to put before a command, and need root with mount namespaces: `@in_namespaces` skips a test where there are none,
 and says why. Others are an environment for a command (`worn_card`, `wrong_clock`), by a library that stands before the system's.
@@ -6,15 +6,21 @@ and says why. Others are an environment for a command (`worn_card`, `wrong_clock
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+T = TypeVar("T")
+CLONE_NEWNET = 0x40000000
 MOUNTS = ("unshare", "--mount", "--propagation", "private", "sh", "-c")
 # Everything but $1 becomes read-only: /tmp, /dev/shm and the folder that the command runs in too.
 READ_ONLY = """
@@ -91,3 +97,34 @@ def worn_card(folder: Path, how: Path) -> dict[str, str]:
 def wrong_clock(behind: Path) -> dict[str, str]:
     """An environment: the time of day is as many seconds behind as the file says."""
     return {"LD_PRELOAD": _library(), "CLOCK_BEHIND": str(behind)}
+
+
+class IPv6Only:
+    """A network of its own without any IPv4 address, not even 127.0.0.1: ::1, and fd00::1 as another machine would ask."""
+
+    SET_UP = "ip link set lo up; ip addr del 127.0.0.1/8 dev lo; ip addr add fd00::1/128 dev lo nodad; echo; exec cat"
+
+    def __enter__(self) -> IPv6Only:
+        self._holder = subprocess.Popen(
+            ["unshare", "--net", "sh", "-e", "-c", self.SET_UP], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._holder.stdout is not None and self._holder.stdout.readline() == b"\n"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._holder.communicate()
+
+    @property
+    def inside(self) -> list[str]:
+        return ["nsenter", f"--net=/proc/{self._holder.pid}/ns/net"]
+
+    def call(self, function: Callable[[], T]) -> T:
+        """What it returns in a thread that is in this network."""
+
+        def moved() -> T:
+            with Path(f"/proc/{self._holder.pid}/ns/net").open() as network:
+                assert ctypes.CDLL(None).setns(network.fileno(), CLONE_NEWNET) == 0
+            return function()
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(moved).result()
