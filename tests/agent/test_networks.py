@@ -42,6 +42,10 @@ def test_the_local_api_of_a_machine_without_ipv4(tmp_path: Path) -> None:
     """From the machine itself without a token, from beyond with it; Host has brackets."""
     (tmp_path / "api.token").write_text(TOKEN)
     with IPv6Only() as network, serving(tmp_path, API, inside=network.inside):
+        (tmp_path / "other").mkdir()
+        words = [*network.inside, BIN / "edgeloop-agent", "serve", write_config(tmp_path / "other", "")]
+        ended = subprocess.run([*map(str, words)], capture_output=True, text=True, timeout=20, check=False)
+        assert 'this machine has no such address: set api.host, to \\"::1\\"' in sentence(ended, 6)
         assert asked(network, "::1") == asked(network, "::1", "/") == 200
         assert asked(network, "fd00::1") == asked(network, "fd00::1", "/") == 401
         assert asked(network, "fd00::1", Authorization=f"Bearer {TOKEN}") == asked(network, "fd00::1", "/v2/health/ready") == 200
@@ -72,7 +76,7 @@ def test_hub_broker_and_agent_without_ipv4(inbox: Path, tmp_path: Path) -> None:
             token = told("edgeloop-hub", "--data", tmp_path / "data", "token", "api", "t")
             eventually(lambda: network.call(lambda: socket.create_connection(("fd00::1", 8700)).close()) is None)
             told("edgeloop", "keys", "init", EDGELOOP_HUB=hub, EDGELOOP_HUB_TOKEN=token)
-            settings = WATCH + QUICK + f'[updates]\nhub = "{hub}"\npoll_seconds = 1\n'
+            settings = WATCH + QUICK + '[api]\nport = 0\nhost = "::1"\n' + f'[updates]\nhub = "{hub}"\npoll_seconds = 1\n'
             settings += '[[output]]\nwhere = "out.jsonl"\n[[output]]\nkind = "mqtt"\nhost = "::1"\nwhere = "edge/k"\n'
             config = write_config(tmp_path, settings)
             once = told("edgeloop-hub", "--data", tmp_path / "data", "token", "enrol", "pi")

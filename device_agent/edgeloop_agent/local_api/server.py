@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 import threading
@@ -75,6 +76,8 @@ class Api:
             server = Server((where.host, where.port), bounds, answers)
         except OSError as error:
             remedy = "choose another port, or api.enabled = false"
+            if error.errno == errno.EADDRNOTAVAIL:
+                remedy = 'this machine has no such address: set api.host, to "::1" where there is IPv6 alone'
             raise DeviceError(f"api: {authority(where.host, where.port)}: {error.strerror or error}; {remedy}") from error
         server.start()
         return server
