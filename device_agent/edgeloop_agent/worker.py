@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgeloop_agent.config import Config, load_running
+from edgeloop_agent.device_state import check_rights, default_folder
 from edgeloop_agent.feed import Feed
 from edgeloop_agent.in_flight import InFlight
 from edgeloop_agent.logs import Log
@@ -73,6 +74,7 @@ def main(config_path: Path, pipe: int) -> int:
 
 
 def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) -> int:
+    check_rights(Path(config.state) if config.state else default_folder())
     counts = Counts(restarts=int(os.environ.get("EDGELOOP_RESTARTS", "0")))
     models = Models(_with_update(config, log), counts, log, _tail_servers(config, counts, log))
     use_scratch(models.state, clean=True)
