@@ -68,6 +68,7 @@ def test_a_read_only_root_with_one_writable_folder(inbox: Path, tmp_path: Path) 
 
 
 @in_namespaces
+@pytest.mark.long
 def test_nothing_at_all_can_be_written(inbox: Path, tmp_path: Path) -> None:
     """A card that the kernel mounted read-only at boot: what cannot be kept is said, and everything is answered."""
     (tmp_path / "empty").mkdir()

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from edgeloop_agent.config import Config
 from edgeloop_agent.credential import Credential
-from edgeloop_agent.hub_client import HubClient
+from edgeloop_agent.hub_client import HubClient, NotFound
 from edgeloop_agent.updates import reports
 from edgeloop_agent.updates.cycle_messages import CycleRequest, CycleResult
 from edgeloop_agent.updates.journal import Running, UpdateFolder
@@ -86,7 +86,10 @@ class UpdateCycle:
         )
         self._report(hub, heartbeat, drift, others)
         result = self._advance(hub)
-        sent = self._send(hub)
+        try:
+            sent = self._send(hub)
+        except NotFound:  # nothing is wrong with the updates of such a hub: polls go on as they are
+            return f"{result}; this hub takes no samples: they wait until it is updated"
         return f"{result}; {sent} rows of the outbox sent" if sent else result
 
     def _send(self, hub: HubClient) -> int:
