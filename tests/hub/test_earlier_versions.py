@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from commands import HERE, command
+from commands import HERE, command, sentence
 from earlier_hubs import NAMES, Recorded, answering, recorded, restored, rows_of
 from edgeloop_agent.config import load
 from edgeloop_agent.outbox.store import Outbox, Row, outbox_path
@@ -61,8 +63,6 @@ def test_an_upgrade_keeps_every_row_and_value(name: str, tmp_path: Path) -> None
 
 def test_a_device_s_own_labels_become_its_word(tmp_path: Path) -> None:
     """The one migration that moves values: what a device said of its samples stood among people's labels."""
-    import sqlite3
-
     path = restored("0003", tmp_path)
     with sqlite3.connect(path) as database:
         database.execute("UPDATE labels SET person = 'device', label = 'TRAP' WHERE key = (SELECT MIN(key) FROM labels)")
@@ -173,21 +173,36 @@ def test_todays_agent_copes_with_the_hub_of_then(name: str, tmp_path: Path) -> N
         assert {target for _, target, _ in asked} <= {e.path for e in known.exchanges} | {"/api/v1/outbox"}
 
 
-@pytest.mark.long
-def test_the_last_hub_opens_what_todays_wrote_and_serves_todays_agent(tmp_path: Path) -> None:
-    """A step back of the hub, or agents that are upgraded first: the last version's code from the repository's history."""
+def of_then(name: str, folder: Path) -> Any:
+    """That version's code, from the repository's history."""
     sys.path.insert(0, str(HERE.parent / "scripts"))
     from record_hubs import VERSIONS, Version
 
+    try:
+        return Version(VERSIONS[name], folder)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("the repository's history is not here: clone it whole")
+
+
+def test_a_database_of_a_later_schema_is_refused(tmp_path: Path) -> None:
+    path = restored(NEWEST, tmp_path)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE alembic_version SET version_num = '0006'")
+    before = rows_of(path)
+    done = command("edgeloop-hub", "--data", tmp_path / "data", "token", "api", "x")
+    assert "did a later release make it? use that one" in sentence(done, 7) and rows_of(path) == before
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name in NAMES if name >= "0005"])
+def test_a_hub_of_the_same_schema_opens_what_todays_wrote_and_serves_todays_agent(name: str, tmp_path: Path) -> None:
+    """A step back of the hub, or agents that are upgraded first."""
     restored(NEWEST, tmp_path / "hub")
     known, port = recorded(NEWEST), free_port()
     with running_hub(tmp_path / "hub", keys=False) as hub:
         people = hub.signed_in("berta")
         assert "<h1" in people("/")
-    try:
-        last = Version(VERSIONS[NEWEST], tmp_path / "hub")
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("the repository's history is not here: clone it whole")
+    last = of_then(name, tmp_path / "hub")
     with last.running("hub", "serve", "--port", port):
         old = Hub(tmp_path / "hub", f"http://127.0.0.1:{port}", None, ("--data", str(tmp_path / "hub" / "data")), known.token)
         eventually(lambda: old.get("/api/v1/devices"))
