@@ -196,6 +196,10 @@ def record(name: str, out: Path, folder: Path) -> None:
         _ask(address, token, "/api/v1/jobs", {"device": "pi-1", "target": target})
         _ask(address, token, f"/api/v1/uploads/{'ab' * 32}/0", raw=b"half of a bundle", method="PUT")
         version.run("hub", "tick")
+        if name > "0005":
+            marks = {"tags": {"tags": ["kitchen"]}, "note": {"text": "beside the door"}, "pin": {"target": target}}
+            for what, body in marks.items():
+                _ask(address, token, f"/api/v1/devices/pi-1/{what}", body, method="PUT")
         if name > "0001":
             _label(address, token)
     database = sqlite3.connect(folder / "data" / "hub.sqlite")
