@@ -16,7 +16,7 @@ from edgeloop_agent.engine import Answer
 from edgeloop_agent.logs import Recurring
 from edgeloop_agent.outbox.answers import annotation_of, doubt_of
 from edgeloop_agent.sources import Recording
-from edgeloop_contract.files import publish
+from edgeloop_contract.files import publish, remedy_of
 from edgeloop_contract.messages import DriftReport, Event
 from edgeloop_contract.tasks import Detection, Multilabel, Regression, Segmentation
 
@@ -148,7 +148,7 @@ class SampleObserver:
                     other.unlink(missing_ok=True)
             self._saving.works()
         except OSError as error:
-            self._saving.fails(error)
+            self._saving.fails(f"{error}; {remedy_of(error)}")
 
     def _restore_state(self, follower: DriftFollower) -> None:
         from edgeloop_agent.drift.monitor import FollowerState

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from commands import BIN, HERE, command, sentence
+from edgeloop_agent.logs import Log, Recurring
 from places import BARE, card, fill, in_namespaces, read_only, seen_by, worn_card
 from programs import needs
 from service import QUICK, WATCH, WINDOWS, arrive
@@ -76,7 +78,7 @@ def test_nothing_at_all_can_be_written(inbox: Path, tmp_path: Path) -> None:
     with serving(tmp_path, WATCH + QUICK + ANSWERS + HUB, DRIFTS, inside=read_only(tmp_path / "empty")) as agent:
         answered(agent, 1)
         eventually(lambda: said(agent, *LOST) == [1, 1, 1])
-        assert agent.log.count("the disk is read-only or worn out") >= 2 and "Traceback" not in agent.log
+        assert agent.log.count("the disk is read-only or worn out") >= 3 and "Traceback" not in agent.log
 
 
 @in_namespaces
@@ -157,3 +159,20 @@ def test_commands_on_a_read_only_root_say_what_is_missing(tmp_path: Path) -> Non
     done = subprocess.run([*map(str, inside), "bench", GOLDEN, "--seconds", "0.01"], capture_output=True, text=True, check=False)
     assert "/.local/state/edgeloop-agent" in sentence(done, 7)
     assert command("edgeloop-agent", "check", path).returncode == 0
+
+
+def test_a_fault_that_comes_and_goes_is_said_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, now = io.StringIO(), [0.0]
+    monkeypatch.setattr("edgeloop_agent.logs.time.monotonic", lambda: now[0])
+    fault = Recurring(Log("info", stream), "lost", "kept again")
+    for second in range(121):
+        now[0] = float(second)
+        fault.fails("full")
+        if second % 10 == 9:
+            fault.works()
+    assert (stream.getvalue().count(" lost "), stream.getvalue().count("kept again")) == (3, 2)
+    fault.fails("read-only")
+    assert "why=read-only" in stream.getvalue()
+    fault.works()
+    fault.works()
+    assert stream.getvalue().count("kept again") == 3

@@ -15,6 +15,7 @@ import msgspec
 from edgeloop_agent.config import Output as Settings
 from edgeloop_agent.logs import Log, Recurring
 from edgeloop_agent.metrics import Counts
+from edgeloop_contract.files import remedy_of
 
 
 class LineOutput:
@@ -43,7 +44,7 @@ class LineOutput:
             return True
         except (OSError, ValueError) as error:
             self._counts.dropped["output"] += len(lines)
-            self._writing.fails(error)
+            self._writing.fails(error if self._path is None else f"{error}; {remedy_of(error)}")
             return False
 
     def sync(self) -> bool:
@@ -54,7 +55,7 @@ class LineOutput:
             self._syncing.works()
         except OSError as error:
             if error.errno != errno.EINVAL:  # a pipe or a terminal
-                self._syncing.fails(error)
+                self._syncing.fails(f"{error}; {remedy_of(error)}")
                 return False
         return True
 
