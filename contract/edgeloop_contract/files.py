@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import threading
@@ -10,7 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-__all__ = ["publish", "publishing", "sync_folder", "take_place"]
+__all__ = ["publish", "publishing", "remedy_of", "sync_folder", "take_place"]
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+WORN = (errno.EROFS, errno.EIO)
+
+
+def remedy_of(error: Exception) -> str:
+    """What to do about a disk that refuses: an OSError, or SQLite's error, which has only a text."""
+    number, text = getattr(error, "errno", None), str(error)
+    if number in FULL or "is full" in text:
+        return "make room"
+    if number in WORN or "disk I/O error" in text or "readonly" in text:
+        return "the disk is read-only or worn out: see the kernel's log, mount it anew or replace it"
+    return "check the path, its rights, and that there is room"
 
 
 def publish(path: Path, content: bytes, mode: int = 0o644) -> None:

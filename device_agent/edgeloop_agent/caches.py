@@ -15,7 +15,7 @@ import msgspec
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import StorageError
-from edgeloop_contract.files import publish
+from edgeloop_contract.files import publish, remedy_of
 
 DIGEST_BYTES = 32
 SUFFIX = ".graph"
@@ -136,7 +136,7 @@ class GraphCache(msgspec.Struct):
             publish(self._file(*parts), hashlib.sha256(graph).digest() + graph)
             self._trim()
         except OSError as error:
-            raise StorageError(f"{self.folder}: an optimised graph cannot be kept ({error.strerror}); make room") from error
+            raise StorageError(f"{self.folder}: a graph cannot be kept ({error.strerror}); {remedy_of(error)}") from error
 
     def drop(self, *parts: str) -> None:
         """Delete a graph that the runtime refused; the hit becomes a miss."""

@@ -34,6 +34,7 @@ def report_lines(path: Path) -> Iterator[str]:
     yield f"device: {machine()}"
     for runtime, version in device_state.available().items():
         yield f"runtime {runtime}: {version}"
+    device_state.check_rights(Path(config.state) if config.state else device_state.default_folder())
     models = Models(config, Counts(), Log("error"))
     for name, manifest in models.manifests.items():
         runs = [v.name for v in manifest.variants if v.runtime in device_state.available()]

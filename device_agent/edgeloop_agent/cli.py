@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
+from edgeloop_contract.files import remedy_of
 
 if TYPE_CHECKING:
     from edgeloop_agent.engine import Engine
@@ -34,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EdgeloopError as error:
         print(f"edgeloop-agent: {error}", file=sys.stderr)
         return error.exit_code
+    except UnicodeEncodeError as error:
+        name = ascii(error.object[error.start : error.end])
+        print(f"edgeloop-agent: {name} in a name: this locale has no such letters; set LC_ALL=C.UTF-8", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("edgeloop-agent: interrupted", file=sys.stderr)
         return 130
@@ -42,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"edgeloop-agent: {error.filename or 'output'}: {error.strerror}; make room or check the path", file=sys.stderr)
+        print(f"edgeloop-agent: {error.filename or 'output'}: {error.strerror}; {remedy_of(error)}", file=sys.stderr)
         return 7
 
 
@@ -78,9 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(command=_serve)
     check = commands.add_parser("check", help="check a config and its bundles, and list what this device has", epilog=EXIT_CODES)
     check.set_defaults(command=_check)
-    install = commands.add_parser(
-        "install", help="install the agent as a systemd service with a user of its own", epilog=EXIT_CODES
-    )
+    install = commands.add_parser("install", help="install as a systemd service with a user of its own", epilog=EXIT_CODES)
     install.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
     install.add_argument("--root", type=Path, default=Path("/"), help="write into this file system instead (an image, say)")
     install.set_defaults(command=_install)
@@ -181,11 +184,13 @@ def _bench(options: argparse.Namespace) -> int:
     from edgeloop_agent.bench.measure import measure_bundle
     from edgeloop_agent.bench.sustained import in_a_process, kernel_times, lines
     from edgeloop_agent.runtimes.onnx import installed_accelerators
+    from edgeloop_agent.scratch import use_scratch
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.bench_report import BenchReport
 
+    state, providers = options.state or device_state.default_folder(), installed_accelerators()
+    use_scratch(state)
     with Bundle.open(options.bundle) as bundle:
-        state, providers = options.state or device_state.default_folder(), installed_accelerators()
         rows = measure_bundle(bundle, options.seconds, device_state.options_for(state, providers))
         choice = device_state.fastest(bundle.manifest.variants, rows)
         if choice is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 import urllib3
 
-from edgeloop_agent.addresses import is_loopback
+from edgeloop_agent.addresses import is_http, is_loopback
 from edgeloop_contract.errors import UsageError
 
 
@@ -20,15 +21,23 @@ def pool(address: str, use_proxies: bool = True, **options: Any) -> urllib3.Pool
     proxy = proxy_of(address) if use_proxies else ""
     if not proxy:
         return urllib3.PoolManager(**options)
-    named = urlsplit(proxy)
-    if named.scheme not in ("http", "https") or not named.hostname:
+    if not is_http(proxy):
         raise UsageError(
             f"the proxy {shown(proxy)} of the environment is no http:// or https:// address; correct it, or set NO_PROXY"
         )
+    named = urlsplit(proxy)
     secret = f"{unquote(named.username)}:{unquote(named.password or '')}" if named.username else None
     headers = urllib3.make_headers(proxy_basic_auth=secret) if secret else None
     plain = proxy.replace(f"{named.netloc}", named.netloc.rpartition("@")[2], 1)
     return urllib3.ProxyManager(plain, proxy_headers=headers, **options)
+
+
+def plain(error: Exception) -> str:
+    """What a library says of a failed request, without its objects: "… [Errno 111] Connection refused"."""
+    if isinstance(error, urllib3.exceptions.ProxyError):
+        return f"the proxy of the environment cannot be used: {plain(error.original_error)}"
+    text = str(getattr(error, "reason", None) or error)
+    return re.sub(r"^(?:<[^>]*>|\w+\(.*?\)): ", "", text) or type(error).__name__
 
 
 def proxy_of(address: str) -> str:
@@ -49,8 +58,8 @@ def proxy_of(address: str) -> str:
 
 def shown(proxy: str) -> str:
     """The proxy's address without user and password."""
-    named = urlsplit(proxy)
-    return f"{named.scheme}://{named.netloc.rpartition('@')[2]}"
+    scheme, _, rest = proxy.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('/')[0]}"
 
 
 def is_here(address: str) -> bool:

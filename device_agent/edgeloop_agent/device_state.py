@@ -22,7 +22,7 @@ from edgeloop_contract.files import publish
 from edgeloop_contract.manifest import Precision, Variant
 
 __all__ = [
-    "VerifiedBundles", "available", "default_folder", "fastest", "first_available", "in_order", "options_for",
+    "VerifiedBundles", "available", "check_rights", "default_folder", "fastest", "first_available", "in_order", "options_for",
     "remember_choice", "remembered_choice",
 ]  # fmt: skip
 
@@ -56,6 +56,22 @@ def _temporary_home(folder: Path) -> Path:
     if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o077:
         raise UsageError(f"no home, and {folder} is not this user's alone; set state in the config, or $EDGELOOP_STATE")
     return folder
+
+
+def check_rights(folder: Path) -> None:
+    """Raises UsageError for a state folder that is there, and that this user may not use: its updates would not be seen.
+
+    A read-only disk is no matter of rights: the agent goes on without what it cannot keep.
+    """
+    try:
+        there, is_fixed = folder.is_dir(), bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except FileNotFoundError:
+        return
+    except OSError:
+        there, is_fixed = True, False
+    if there and not is_fixed and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        remedy = f"give it to that user (chown -R {os.getuid()}), or name another folder in state"
+        raise UsageError(f"{folder}: user {os.getuid()} may not read and write it; {remedy}")
 
 
 class VerifiedBundles:

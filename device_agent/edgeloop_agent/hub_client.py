@@ -8,7 +8,7 @@ from typing import Any
 
 import urllib3
 
-from edgeloop_agent.connection_pool import pool
+from edgeloop_agent.connection_pool import plain, pool
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.manifest import SCHEMA
 from edgeloop_contract.messages import READS_HEADER, Assignment, Enrolled, Enrolment, Report, decode, encode
@@ -17,6 +17,7 @@ __all__ = ["CHUNK", "HubClient", "NotFound", "Refused"]
 
 CHUNK = 64 << 10
 MAX_ANSWER_BYTES = 1 << 20
+PROXY_PASSWORD = "the proxy wants a name and password: HTTP_PROXY=http://NAME:PASSWORD@HOST:PORT"
 
 
 class NotFound(NetworkError):
@@ -74,10 +75,11 @@ class HubClient:
                 method, self.address + path, headers={**self._headers, **headers}, body=body, preload_content=False, redirect=False
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise NetworkError(f"{self.address}: {_plain(error)}") from error
+            raise NetworkError(f"{self.address}: {plain(error)}") from error
         if answer.status in (200, 201, 204, 206, 304):
             return answer
-        text = self._error_text(answer)
+        said = self._error_text(answer)
+        text = PROXY_PASSWORD if answer.status == 407 else said
         kind = {404: NotFound, 400: Refused, 413: Refused}.get(answer.status, NetworkError)
         raise kind(f"{self.address}{path}: status {answer.status}{f': {text}' if text else ''}")
 
@@ -108,12 +110,6 @@ class HubClient:
                     raise NetworkError(f"{self.address}: too slow an answer")
             ended = True
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise NetworkError(f"{self.address}: {_plain(error)}") from error
+            raise NetworkError(f"{self.address}: {plain(error)}") from error
         finally:
             answer.release_conn() if ended else answer.close()
-
-
-def _plain(error: Exception) -> str:
-    reason = getattr(error, "reason", None)
-    text = str(reason or error)
-    return text.rpartition(">: ")[2] or type(error).__name__

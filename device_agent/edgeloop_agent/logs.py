@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import deque
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import IO
 
-__all__ = ["Log"]
+__all__ = ["Log", "Recurring"]
 
 SHORT = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t"}
+AGAIN_SECONDS = 60.0  # before the same fault, come back, is said again
 KEPT_LINES, MAX_KEPT = 100, 500  # for the page on the device
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -39,6 +42,32 @@ class Log:
         """The kept lines of warnings and errors behind this one; all of them where it is none of these."""
         lines = [kept for kept in list(self.recent) if kept.split(" ", 2)[1] in ("warning", "error")]
         return lines[lines.index(line) + 1 :] if line in lines else lines
+
+
+@dataclass
+class Recurring:
+    """A fault that may last or come and go: one line when it begins or changes, at most one a minute, and one when it is over."""
+
+    log: Log
+    begins: str
+    ends: str
+    fields: dict[str, object] = field(default_factory=dict)
+    _why: str = ""
+    _said: tuple[str, float] = ("", 0.0)  # the last line of a beginning, and when another one may come
+    _is_said: bool = False  # of the present fault
+
+    def fails(self, why: object) -> None:
+        text, now = str(why), time.monotonic()
+        if text != self._why:
+            self._why, self._is_said = text, False
+        if not self._is_said and (text != self._said[0] or now >= self._said[1]):
+            self._said, self._is_said = (text, now + AGAIN_SECONDS), True
+            self.log("error", self.begins, **self.fields, why=text)
+
+    def works(self) -> None:
+        if self._why and self._is_said:
+            self.log("info", self.ends, **self.fields)
+        self._why, self._is_said = "", False
 
 
 def _now() -> str:

@@ -14,7 +14,7 @@ from edgeloop_agent.answering import Answering, AnswerLine, Observer
 from edgeloop_agent.config import Config
 from edgeloop_agent.feed import Feed
 from edgeloop_agent.in_flight import InFlight
-from edgeloop_agent.logs import Log
+from edgeloop_agent.logs import Log, Recurring
 from edgeloop_agent.metrics import Counts, resident_bytes
 from edgeloop_agent.models import Models
 from edgeloop_agent.outputs.fan_out import Outputs
@@ -60,6 +60,7 @@ class Loop:
             first, lambda: models.get(models.first), counts, observer, following=following, chains=chains
         )  # fmt: skip
         self.next_look = self.next_watch = 0.0
+        self.watching = Recurring(log, "updates cannot go on", "updates go on")
         self.memory_full = False
         self.in_flight = in_flight or InFlight()
         self.unsettled: list[tuple[Recording, Outcome]] = []
@@ -153,7 +154,7 @@ class Loop:
             self.following.keep()
         if self.watch is not None and time.monotonic() >= self.next_watch:
             self.next_watch = time.monotonic() + WATCH_SECONDS
-            if self.watch.tick():
+            if self._updated(self.watch):
                 was, now = self.answering, self.models.manifests[self.models.first]
                 if self.following is not None:
                     self.following.use(now)
@@ -164,6 +165,16 @@ class Loop:
         self.next_look = time.monotonic() + self.config.thermal.poll_seconds
         self._heat()
         self._memory()
+
+    def _updated(self, watch: UpdateWatcher) -> bool:
+        """Let updates go on; whether another first bundle runs now. What they lack, such as files to open, stops no inference."""
+        try:
+            changed = watch.tick()
+        except OSError as error:
+            self.watching.fails(error)
+            return False
+        self.watching.works()
+        return changed
 
     def _heat(self) -> None:
         policy, reading = self.config.thermal, self.sensor.read()

@@ -7,6 +7,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter, deque
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,6 +140,7 @@ class Counts(msgspec.Struct):
             return self.calls.setdefault(model, ModelCalls())
 
 
+@cache
 def agent_version() -> str:
     """Of the installed package; "" where it is not installed as one."""
     try:

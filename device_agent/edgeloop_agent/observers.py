@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,10 @@ import msgspec
 
 from edgeloop_agent.config import Config
 from edgeloop_agent.engine import Answer
+from edgeloop_agent.logs import Recurring
 from edgeloop_agent.outbox.answers import annotation_of, doubt_of
 from edgeloop_agent.sources import Recording
-from edgeloop_contract.errors import StorageError
-from edgeloop_contract.files import publish
+from edgeloop_contract.files import publish, remedy_of
 from edgeloop_contract.messages import DriftReport, Event
 from edgeloop_contract.tasks import Detection, Multilabel, Regression, Segmentation
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 HAS_ANSWER = (Detection, Multilabel, Segmentation, Regression)  # whose answers are more than one label
 MAX_NAMES = 1024  # names of recordings
+STOP_SECONDS = 3.0  # for the state to reach the disk
 
 
 class SampleObserver:
@@ -40,14 +42,13 @@ class SampleObserver:
         if config.updates.hub and config.samples.send != "nothing":
             from edgeloop_agent.outbox.writer import OutboxWriter
 
-            try:
-                self.outbox_writer = OutboxWriter(config.samples, models.state, counts, log)
-            except StorageError as error:
-                log("error", "no outbox: samples and drift events are not kept", why=error)
+            self.outbox_writer = OutboxWriter(config.samples, models.state, counts, log)
         self.follower: DriftFollower | None = None
         self._run = os.urandom(3).hex()  # names of recordings repeat after a restart …
         self._seen: dict[str, tuple[int, int]] = {}  # … and during one run: how often each did, and its last window
         self._sha256 = ""
+        self._saver: threading.Thread | None = None
+        self._saving = Recurring(log, "drift state cannot be saved", "drift state is saved again")
 
     def observe(self, recording: Recording, answer: Answer) -> None:
         seen = answer.tensors if answer.scores is None else answer.scores
@@ -92,9 +93,15 @@ class SampleObserver:
 
     def stop(self) -> None:
         if self.follower is not None:
+            self._wait_for_saver()
             self._save_state(self.follower)
+            self._wait_for_saver()
         if self.outbox_writer is not None:
             self.outbox_writer.stop()
+
+    def _wait_for_saver(self) -> None:
+        if self._saver is not None:
+            self._saver.join(STOP_SECONDS)
 
     def _current_follower(self) -> DriftFollower | None:
         """The drift follower of the present bundle; None without a reference, or where drift is off."""
@@ -126,14 +133,22 @@ class SampleObserver:
 
     def _save_state(self, follower: DriftFollower) -> None:
         """Save averages and the last samples' features: a restart must not hide a slow drift."""
+        if self._saver is not None and self._saver.is_alive():
+            return  # a slow disk must not stop inference: the next report saves a newer state
+        content = msgspec.msgpack.encode(follower.state())
+        self._saver = threading.Thread(target=self._write_state, args=(self._file, content), name="drift", daemon=True)
+        self._saver.start()
+
+    def _write_state(self, file: Path, content: bytes) -> None:
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            publish(self._file, msgspec.msgpack.encode(follower.state()))
-            for other in self._file.parent.glob("*.msgpack"):
-                if other != self._file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            publish(file, content)
+            for other in file.parent.glob("*.msgpack"):
+                if other != file:
                     other.unlink(missing_ok=True)
+            self._saving.works()
         except OSError as error:
-            self.log("warning", "drift state cannot be saved", why=error)
+            self._saving.fails(f"{error}; {remedy_of(error)}")
 
     def _restore_state(self, follower: DriftFollower) -> None:
         from edgeloop_agent.drift.monitor import FollowerState

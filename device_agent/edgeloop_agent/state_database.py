@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from edgeloop_contract.errors import StorageError
+from edgeloop_contract.files import remedy_of
 
 __all__ = ["PAGE", "StateDatabase"]
 
@@ -17,25 +19,43 @@ BUSY_SECONDS = 5.0
 
 class StateDatabase:
     """May be opened by several processes. A damaged file is renamed; `quarantined` says why. `check`: look for damage first.
+    `failed`: why it was not open at the start.
 
+    `at_once`: it must open now; else each use tries again, so that a disk that was full or read-only is used when it is neither.
     Raises StorageError where the disk refuses.
     """
 
-    def __init__(self, path: Path, schema: str, max_bytes: int, check: bool = True) -> None:
+    def __init__(self, path: Path, schema: str, max_bytes: int, check: bool = True, at_once: bool = True) -> None:
         self.path, self._schema, self._check = path, schema, check
         self._pages = max(64, max_bytes // PAGE)
-        self.quarantined = ""
+        self.quarantined = self.failed = ""
+        self._opening = threading.Lock()
+        self._open: sqlite3.Connection | None = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._connected()
+        except StorageError as error:
+            if at_once:
+                raise
+            self.failed = str(error)
+
+    def _connected(self) -> sqlite3.Connection:
+        with self._opening:
+            if self._open is None:
+                self._open = self._first_opened()
+            return self._open
+
+    def _first_opened(self) -> sqlite3.Connection:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
-                self._connection = self._opened()
+                return self._opened()
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError):
                     raise
                 self._quarantine(str(error))
-                self._connection = self._opened()
+                return self._opened()
         except (OSError, sqlite3.Error) as error:
-            raise StorageError(f"{path}: cannot be opened ({error}); make room or check the path") from error
+            raise StorageError(f"{self.path}: cannot be opened ({error}); {remedy_of(error)}") from error
 
     def _opened(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
@@ -56,25 +76,28 @@ class StateDatabase:
                 file.replace(f"{self.path}.damaged{suffix}")
 
     def close(self) -> None:
-        self._connection.close()
+        if self._open is not None:
+            self._open.close()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connected()
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            connection.execute("BEGIN IMMEDIATE")
             try:
-                yield self._connection
-                self._connection.execute("COMMIT")
+                yield connection
+                connection.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            raise StorageError(f"{self.path}: {error}; make room") from error
+            raise StorageError(f"{self.path}: {error}; {remedy_of(error)}") from error
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connected()
         try:
-            yield self._connection
+            yield connection
         except sqlite3.Error as error:
-            raise StorageError(f"{self.path}: {error}") from error
+            raise StorageError(f"{self.path}: {error}; {remedy_of(error)}") from error

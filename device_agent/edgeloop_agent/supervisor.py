@@ -124,6 +124,7 @@ class Supervisor:
         os.set_blocking(read, False)
         environment = {**os.environ, "EDGELOOP_RESTARTS": str(self.restarts), "EDGELOOP_CRASHES": str(self.crashes)}
         environment |= {**self.deaths.environment, ROLLED_OUT: self.rolled_out}
+        environment["PYTHONUTF8"] = "1"  # the config is UTF-8, and names files beyond ASCII in any locale
         words = [sys.executable, "-m", "edgeloop_agent.worker", str(self.config_path), str(write)]
         worker = subprocess.Popen(words, pass_fds=(write, *self.deaths.descriptors), env=environment)
         os.close(write)

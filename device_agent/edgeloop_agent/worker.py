@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgeloop_agent.config import Config, load_running
+from edgeloop_agent.device_state import check_rights, default_folder
 from edgeloop_agent.feed import Feed
 from edgeloop_agent.in_flight import InFlight
 from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import Loop
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.models import Models, RunningInferences
+from edgeloop_agent.scratch import use_scratch
 from edgeloop_agent.sensors import Board
 from edgeloop_agent.sources import open_source
 from edgeloop_contract.errors import EdgeloopError
@@ -72,8 +74,10 @@ def main(config_path: Path, pipe: int) -> int:
 
 
 def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) -> int:
+    check_rights(Path(config.state) if config.state else default_folder())
     counts = Counts(restarts=int(os.environ.get("EDGELOOP_RESTARTS", "0")))
     models = Models(_with_update(config, log), counts, log, _tail_servers(config, counts, log))
+    use_scratch(models.state, clean=True)
     in_flight = InFlight.from_environment()
     steps = models.manifests[models.first].preprocessing
     source = open_source(config.source, in_flight, takes_texts(steps), model_rate_hz(steps))

@@ -15,7 +15,7 @@ import pytest
 
 # Debian package → names under which its program may be found, or patterns of its path.
 PROGRAMS = {
-    "dpkg": ("dpkg-deb",),
+    "dpkg": ("dpkg-deb",), "gcc": ("gcc",), "libc6-dev": ("/usr/include/stdio.h",), "iproute2": ("ip",),
     "chromium": ("chromium", "google-chrome"), "chromium-driver": ("chromedriver",),
     "postgresql": ("/usr/lib/postgresql/*/bin/initdb",), "strace": ("strace",), "mosquitto": ("mosquitto",),
     "systemd": ("systemd-analyze",), "prometheus": ("promtool",), "python3-gi": ("/usr/lib/python3/dist-packages/gi/__init__.py",),

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,11 +85,12 @@ def write_config(folder: Path, text: str, *bundles: Path) -> Path:
 
 
 @contextmanager
-def serving(folder: Path, text: str = "", *bundles: Path, **environment: str) -> Iterator[Agent]:
+def serving(folder: Path, text: str = "", *bundles: Path, inside: Sequence[object] = (), **environment: str) -> Iterator[Agent]:
+    """`inside`: words before the command, which run it in another place (places.py)."""
     config = write_config(folder, text, *bundles)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            [BIN / "edgeloop-agent", "serve", config],
+            [*map(str, inside), BIN / "edgeloop-agent", "serve", config],
             stdin=subprocess.DEVNULL,
             stderr=log,
             stdout=log,

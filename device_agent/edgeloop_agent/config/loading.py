@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from edgeloop_agent.addresses import is_loopback
+from edgeloop_agent.config.addresses_checked import problems_of_addresses
 from edgeloop_agent.config.files_checked import problems_of_files
 from edgeloop_agent.config.outputs_checked import problems_of_outputs
 from edgeloop_agent.config.settings import Config, Output
@@ -107,7 +108,11 @@ def _contradictions(config: Config) -> list[str]:
         problems.append(f"source.where: a {source.kind} source needs {SOURCES[source.kind].needs_where}")
     if source.kind == "none" and not config.api.enabled:
         problems.append("source.kind: there is neither a source nor the API; set source.kind, or api.enabled")
-    if config.api.enabled and not (config.api.token_file or config.api.allow_anyone) and not is_loopback(config.api.host):
+    if (
+        config.api.enabled
+        and not (config.api.token_file or config.api.allow_anyone)
+        and not is_loopback(config.api.host.strip("[]"))
+    ):
         problems.append(
             f"api.host: {config.api.host} is reached from other machines, and there is no token; make one"
             " (openssl rand -hex 16 > FILE) and name it in api.token_file, or let everybody in with api.allow_anyone = true"
@@ -118,19 +123,15 @@ def _contradictions(config: Config) -> list[str]:
         )
     if config.updates.hub and config.updates.folder:
         problems.append("updates.folder: updates come from a hub or from a folder; name one of them")
-    if config.updates.hub and not config.updates.hub.startswith(("http://", "https://")):
-        problems.append(f"updates.hub: {config.updates.hub!r} is not an address; write https://HOST")
     if config.samples.send == "samples" and not config.updates.hub:
         problems.append("samples.send: samples go to a hub; name it in updates.hub")
     if config.split.enabled and not config.split.tails and not config.updates.hub:
         problems.append("split.enabled: there is no server; name one in split.tails, or a hub in updates.hub")
-    for number, tail in enumerate(config.split.tails):
-        if not tail.address.startswith(("http://", "https://")):
-            problems.append(f"split.tails[{number}].address: {tail.address!r} is not an address; write https://HOST")
     if config.split.enabled and config.split.deadline_ms > 500 * config.limits.hang_seconds:
         problems.append("split.deadline_ms: more than half of limits.hang_seconds; a slow server would look like a hung runtime")
     if len(set(config.bundles)) < len(config.bundles):
         problems.append("bundles: one is named twice")
+    problems += problems_of_addresses(config)
     return [*problems, *problems_of_source(config), *problems_of_outputs(config), *problems_of_tracking(config)]
 
 

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from edgeloop_agent.addresses import is_http
 from edgeloop_agent.config.settings import Config, Output
 
 HTTP = ("format", "token_file", "timeout_seconds")
@@ -32,13 +33,9 @@ def problems_of_outputs(config: Config) -> list[str]:
 
 
 def _of_address(address: str) -> list[str]:
-    try:
-        parts = urlsplit(address)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:  # a port that is none
-        known, parts = False, urlsplit("")
-    if not known:
+    if not is_http(address):
         return [f"where: {address!r} is not an address; write https://HOST/PATH"]
+    parts = urlsplit(address)
     if parts.username is not None or parts.password is not None:
         return ["where: an address with a name or password in it, which would be read in logs; use token_file"]
     return []

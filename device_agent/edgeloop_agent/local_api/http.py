@@ -7,6 +7,8 @@ parses by RFC 9112 and refuses the rest. Threads, connections and bytes are boun
 from __future__ import annotations
 
 import contextlib
+import errno
+import resource
 import select
 import socket
 import socketserver
@@ -35,6 +37,8 @@ KNOWN_METHODS = frozenset((*METHODS, "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE
 RESERVED = 4  # connections beside the bounded ones: for health checks, and to refuse other requests
 RESERVED_PATIENCE_SECONDS = 0.1  # a health check is one small packet
 PATIENCE_SECONDS = 1.0  # a slower client loses its slot if a new one needs it
+OWN_FILES = 48  # that the agent itself may have open beside connections: models, queues, sources
+FULL_SECONDS = 0.1  # before another attempt to accept, where the system has no file to spare
 MAX_BODIES = 2  # of the largest size, in memory at once
 
 
@@ -58,6 +62,12 @@ class Handlers:
     render_refusal: Callable[[Refusal], Response]
     is_health_path: Callable[[str], bool]
     count_status: Callable[[int], None]
+
+
+def affordable(connections: int) -> int:
+    """As many connections as the process may have beside its own files (`ulimit -n`): no caller takes files from the source."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return connections if soft == resource.RLIM_INFINITY else max(1, min(connections, soft - OWN_FILES - RESERVED))
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -89,6 +99,14 @@ class Server(socketserver.ThreadingTCPServer):
     def shutdown(self) -> None:
         self.stopping = True
         super().shutdown()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(FULL_SECONDS)  # it would be tried again at once
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         slot = self._slots if self._take_slot(reserved=False) else self._reserved if self._take_slot(reserved=True) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 import threading
@@ -19,7 +20,7 @@ from edgeloop_agent.config import Api as Settings
 from edgeloop_agent.local_api import access, meanings
 from edgeloop_agent.local_api.connection import RETRY_AFTER_SECONDS, Refusal, Request, Response
 from edgeloop_agent.local_api.exposition import MetricsCollector
-from edgeloop_agent.local_api.http import Bounds, Handlers, Server
+from edgeloop_agent.local_api.http import Bounds, Handlers, Server, affordable
 from edgeloop_agent.local_api.model_info import (
     Duration,
     InferenceStatistics,
@@ -69,12 +70,17 @@ class Api:
     def serve(self) -> Server:
         """Start the server. Raises DeviceError when the address is not available."""
         where = self.settings
-        bounds = Bounds(where.max_body_bytes, where.connections, where.timeout_seconds)
+        connections = affordable(where.connections)
+        if connections < where.connections:
+            self.log("warning", "fewer connections to the API: the limit of open files is low (ulimit -n)", connections=connections)
+        bounds = Bounds(where.max_body_bytes, connections, where.timeout_seconds)
         answers = Handlers(self.admit, self.answer, _render_refusal, HEALTH_PATHS.__contains__, self._count)
         try:
             server = Server((where.host, where.port), bounds, answers)
         except OSError as error:
             remedy = "choose another port, or api.enabled = false"
+            if error.errno == errno.EADDRNOTAVAIL:
+                remedy = 'this machine has no such address: set api.host, to "::1" where there is IPv6 alone'
             raise DeviceError(f"api: {authority(where.host, where.port)}: {error.strerror or error}; {remedy}") from error
         server.start()
         return server

@@ -56,9 +56,9 @@ class Outbox(StateDatabase):
     Raises StorageError where the disk refuses.
     """
 
-    def __init__(self, path: Path, max_bytes: int, check: bool = True, context_bytes: int = 0) -> None:
+    def __init__(self, path: Path, max_bytes: int, check: bool = True, context_bytes: int = 0, at_once: bool = True) -> None:
         self.max_bytes, self.context_bytes = max_bytes, context_bytes
-        super().__init__(path, SCHEMA, max_bytes + context_bytes, check)
+        super().__init__(path, SCHEMA, max_bytes + context_bytes, check, at_once)
 
     def put(self, rows: Iterable[Row]) -> None:
         """Store rows: all of them, or none after an error. The least valuable and oldest rows make room, and are counted.

@@ -16,6 +16,7 @@ import numpy as np
 
 from edgeloop_agent.config import Samples as Settings
 from edgeloop_agent.drift.monitor import DriftObservation
+from edgeloop_agent.logs import Recurring
 from edgeloop_agent.outbox.redaction import packed, redacted
 from edgeloop_agent.outbox.selection import PRIORITY, SampleChoice, SampleSelector
 from edgeloop_agent.outbox.store import FILE, Outbox, Row, outbox_path
@@ -41,14 +42,15 @@ class OutboxWriter:
         self._choose = SampleSelector(
             settings.random_share, settings.uncertain_share, settings.max_per_hour, generator.random, time.monotonic
         )  # fmt: skip
-        self.outbox = Outbox(outbox_path(state), settings.max_bytes, context_bytes=settings.context_bytes)
-        if self.outbox.quarantined:
-            log("error", "outbox damaged", why=self.outbox.quarantined, kept_as=f"{FILE}.damaged")
+        self._writing = Recurring(log, "samples are lost", "samples are kept again")
+        self.outbox = Outbox(outbox_path(state), settings.max_bytes, context_bytes=settings.context_bytes, at_once=False)
+        self._tell_damage()
+        if self.outbox.failed:
+            self._writing.fails(self.outbox.failed)
         self._queue: deque[Event | tuple[Sample, list[Array]]] = deque()
         self._context: deque[tuple[Sample, list[Array]]] = deque()
         self._bytes = 0  # of samples in both
         self._changed, self._stopped = threading.Condition(), False
-        self._failing = ""
         self._thread = threading.Thread(target=self._write, name="outbox", daemon=True)
         self._thread.start()
 
@@ -141,12 +143,16 @@ class OutboxWriter:
             try:
                 self.outbox.put(rows)
                 self.counts.outbox_rows.update(row.kind for row in rows)
-                self._failing = ""
+                self._writing.works()
+                self._tell_damage()
             except StorageError as error:
                 self.counts.dropped["outbox"] += len(rows)
-                if str(error) != self._failing:
-                    self._failing = str(error)
-                    self.log("error", "samples are lost", why=error)
+                self._writing.fails(error)
+
+    def _tell_damage(self) -> None:
+        if self.outbox.quarantined:
+            why, self.outbox.quarantined = self.outbox.quarantined, ""
+            self.log("error", "outbox damaged", why=why, kept_as=f"{FILE}.damaged")
 
 
 def _memory_of(answer: Annotation | None) -> int:

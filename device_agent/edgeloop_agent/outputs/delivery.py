@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from edgeloop_agent.answering import AnswerLine
-from edgeloop_agent.logs import Log
+from edgeloop_agent.logs import Log, Recurring
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.outputs.message_queue import MessageQueue
 from edgeloop_agent.outputs.messages import Message, Speaker, as_jpeg
@@ -47,9 +47,12 @@ class Delivery:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._sender, self._speaker, self._counts, self._log, self._clock = sender, speaker, counts, log, clock
+        where: dict[str, object] = {"where": sender.where}
+        self._keeping = Recurring(log, "answers are lost: they cannot be kept", "answers that wait are kept again", where)
         self._queue = MessageQueue(path, max_bytes)
-        if self._queue.quarantined:
-            log("error", "the queue of an output was damaged and is put aside", where=sender.where, why=self._queue.quarantined)
+        self._tell_damage()
+        if self._queue.failed:
+            self._keeping.fails(self._queue.failed)
         self._pending: deque[Pending] = deque()
         self._picture_bytes = 0
         self._changed, self._storing = threading.Condition(), threading.Lock()
@@ -161,6 +164,11 @@ class Delivery:
                 where=self._sender.where, **({"why": why} if why else {}),
             )  # fmt: skip
 
+    def _tell_damage(self) -> None:
+        if self._queue.quarantined:
+            why, self._queue.quarantined = self._queue.quarantined, ""
+            self._log("error", "the queue of an output was damaged and is put aside", where=self._sender.where, why=why)
+
     def _taken(self, most: int) -> list[Pending]:
         with self._changed:
             taken = [self._pending.popleft() for _ in range(min(most, len(self._pending)))]
@@ -185,8 +193,10 @@ class Delivery:
             gone = self._queue.put(messages)
         except StorageError as error:
             self._counts.dropped["output"] += len(messages)
-            self._log("error", "answers are lost", where=self._sender.where, why=error)
+            self._keeping.fails(error)
             return False
+        self._keeping.works()
+        self._tell_damage()
         if gone:
             self._counts.dropped["output"] += gone
             self._log("warning", "queue of an output is full: the oldest answers are lost", where=self._sender.where, count=gone)

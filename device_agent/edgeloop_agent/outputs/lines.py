@@ -13,18 +13,21 @@ from typing import Any
 import msgspec
 
 from edgeloop_agent.config import Output as Settings
-from edgeloop_agent.logs import Log
+from edgeloop_agent.logs import Log, Recurring
 from edgeloop_agent.metrics import Counts
+from edgeloop_contract.files import remedy_of
 
 
 class LineOutput:
     """Writes lines; a file that reaches its ceiling becomes `NAME.1`, and a new one begins."""
 
     def __init__(self, settings: Settings, counts: Counts, log: Log) -> None:
-        self._settings, self._counts, self._log = settings, counts, log
+        self._settings, self._counts = settings, counts
+        where: dict[str, object] = {"where": settings.where}
+        self._writing = Recurring(log, "answers are lost", "answers are written again", where)
+        self._syncing = Recurring(log, "answers may be lost", "answers reach the disk again", where)
         self._path = None if settings.where in ("-", "none") else Path(settings.where)
         self._file: Any = None
-        self._failing = ""
 
     def write(self, lines: Sequence[object]) -> bool:
         """Write `lines` as JSON. True where they are written, or where the output is "none"."""
@@ -37,13 +40,11 @@ class LineOutput:
                 sys.stdout.buffer.flush()
             else:
                 self._to_file(self._path, data)
-            self._failing = ""
+            self._writing.works()
             return True
         except (OSError, ValueError) as error:
             self._counts.dropped["output"] += len(lines)
-            if str(error) != self._failing:
-                self._failing = str(error)
-                self._log("error", "answers are lost", where=self._settings.where, why=error)
+            self._writing.fails(error if self._path is None else f"{error}; {remedy_of(error)}")
             return False
 
     def sync(self) -> bool:
@@ -51,9 +52,10 @@ class LineOutput:
         try:
             if self._file is not None:
                 os.fdatasync(self._file)
+            self._syncing.works()
         except OSError as error:
             if error.errno != errno.EINVAL:  # a pipe or a terminal
-                self._log("error", "answers may be lost", where=self._settings.where, why=error)
+                self._syncing.fails(f"{error}; {remedy_of(error)}")
                 return False
         return True
 
@@ -69,6 +71,6 @@ class LineOutput:
                 os.replace(path, path.with_name(path.name + ".1"))
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             size = 0
-        if (written := os.write(self._file, data)) < len(data):  # the disk is full: leave no half line
+        if os.write(self._file, data) < len(data):  # the disk is full: leave no half line
             os.ftruncate(self._file, size)
-            raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes could be written")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

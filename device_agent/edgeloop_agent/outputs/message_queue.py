@@ -23,13 +23,20 @@ CREATE TABLE IF NOT EXISTS messages (
 
 
 class MessageQueue(StateDatabase):
-    """The queue of one output. May be used by several threads. Raises StorageError where the disk refuses."""
+    """The queue of one output. May be used by several threads. Where the disk refuses at the start, it is empty until it does not.
+
+    Its calls raise StorageError then.
+    """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
-        super().__init__(path, SCHEMA, max_bytes)
+        self.count = self._bytes = 0
         self._max, self._lock = int(max_bytes * SPARE), threading.Lock()
-        with self.reading() as connection:
-            self._count(connection)
+        super().__init__(path, SCHEMA, max_bytes, at_once=False)
+
+    def _opened(self) -> sqlite3.Connection:
+        connection = super()._opened()
+        self._count(connection)
+        return connection
 
     def put(self, messages: Sequence[Message]) -> int:
         """Store all of them, or none after an error. Returns how many of the oldest had to go, or are not stored, for others."""

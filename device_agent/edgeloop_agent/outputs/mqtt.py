@@ -9,13 +9,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from edgeloop_agent.addresses import authority
 from edgeloop_agent.config import Config, Output
 from edgeloop_agent.config.files_checked import secret_in
 from edgeloop_agent.logs import Log
+from edgeloop_agent.mqtt_library import mqtt_library
 from edgeloop_agent.outputs.home_assistant import discovery
 from edgeloop_agent.outputs.messages import Message
 from edgeloop_agent.outputs.sending import Delivered
-from edgeloop_contract.errors import DeviceError, UsageError
+from edgeloop_contract.errors import UsageError
 from edgeloop_contract.manifest import Manifest
 
 __all__ = ["MqttSender", "broker_of"]
@@ -36,10 +38,7 @@ class MqttSender:
 
     def __init__(self, settings: Output, device: str, config: Config, manifest: Manifest, log: Log) -> None:
         """Raises DeviceError without the library, UsageError for a password or certificate that cannot be read."""
-        try:
-            from paho.mqtt import client
-        except ImportError as error:
-            raise DeviceError(f"an MQTT output needs paho-mqtt ({error}); pip install 'edgeloop[mqtt]'") from error
+        client = mqtt_library("output")
         self.settings, self._device, self._config, self._manifest, self._log = settings, device, config, manifest, log
         self.where = f"mqtt {broker_of(settings)} {settings.where}"
         self._published: dict[str, list[int]] = {}  # what is on its way: the library's numbers, by message
@@ -162,7 +161,7 @@ class MqttSender:
 
 
 def broker_of(settings: Output) -> str:
-    return f"{settings.host}:{_port(settings)}"
+    return authority(settings.host, _port(settings))
 
 
 def _port(settings: Output) -> int:

@@ -12,7 +12,7 @@ import urllib3
 
 from edgeloop_agent.config import Output
 from edgeloop_agent.config.files_checked import secret_in
-from edgeloop_agent.connection_pool import pool
+from edgeloop_agent.connection_pool import plain, pool
 from edgeloop_agent.outputs.messages import Message
 from edgeloop_agent.outputs.sending import Delivered
 from edgeloop_contract.errors import UsageError
@@ -58,9 +58,7 @@ class Webhook:
                 )  # fmt: skip
                 self._finish(answer)
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                cause = getattr(error, "reason", None)
-                why = str(cause or error).rpartition(">: ")[2] or type(error).__name__
-                return Delivered(count, refused, why, reason=reason)
+                return Delivered(count, refused, plain(error), reason=reason)
             if 200 <= answer.status < 300:
                 continue
             if answer.status in NEVER:

@@ -221,9 +221,13 @@ def _from_cache(library: Any, options: Any, model: bytes, graphs: GraphCache, th
             return _on_cpu(kept, plain)
         except Exception:  # its digest is right, but the runtime refuses it: make it again
             graphs.drop(*parts)
-    with tempfile.TemporaryDirectory() as folder:
-        options.optimized_model_filepath = str(Path(folder) / "graph.onnx")
-        session = _on_cpu(model, options)
-        with contextlib.suppress(StorageError, OSError):  # a full disk costs the cache, not the model
-            graphs.put(Path(options.optimized_model_filepath).read_bytes(), *parts)
-    return session
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            options.optimized_model_filepath = str(Path(folder) / "graph.onnx")
+            session = _on_cpu(model, options)
+            with contextlib.suppress(StorageError, OSError):  # a full disk costs the cache, not the model
+                graphs.put(Path(options.optimized_model_filepath).read_bytes(), *parts)
+        return session
+    except Exception:  # onnxruntime's own where the temporary folder is full, an OSError where there is none; or the model's fault
+        options.optimized_model_filepath = ""
+        return _on_cpu(model, options)

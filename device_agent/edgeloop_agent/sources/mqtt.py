@@ -9,9 +9,10 @@ from threading import Event
 from typing import Any
 
 from edgeloop_agent.config import Source as Settings
+from edgeloop_agent.mqtt_library import mqtt_library
 from edgeloop_agent.sources import Recording, ReportUnavailable
 from edgeloop_agent.sources.json_records import json_record
-from edgeloop_contract.errors import DeviceError, UsageError
+from edgeloop_contract.errors import UsageError
 
 KEEP_ALIVE_SECONDS = 30
 
@@ -20,11 +21,7 @@ class Mqtt:
     """Each message is one JSON record {"name": …, "values": [[…], …]}. The client reconnects by itself, within a minute."""
 
     def __init__(self, settings: Settings) -> None:
-        try:
-            from paho.mqtt import client
-        except ImportError as error:
-            raise DeviceError(f"an MQTT source needs paho-mqtt ({error}); pip install 'edgeloop[mqtt]'") from error
-        self.library, self.settings = client, settings
+        self.library, self.settings = mqtt_library("source"), settings
         self.lost = 0
 
     def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]:

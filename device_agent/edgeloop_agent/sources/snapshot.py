@@ -14,7 +14,7 @@ from typing import Any
 import urllib3
 
 from edgeloop_agent.config import Source as Settings
-from edgeloop_agent.connection_pool import pool
+from edgeloop_agent.connection_pool import plain, pool
 from edgeloop_agent.sources.camera import password_of, shown
 from edgeloop_agent.sources.http_login import Login
 from edgeloop_agent.sources.jpegs import START, decoded, needs_pillow
@@ -77,8 +77,7 @@ class Snapshots(Device):
                 answer = self._asked()
             return self._body(answer, end)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            cause = getattr(error, "reason", None)
-            raise CameraGone(str(cause or error).rpartition(">: ")[2][:200] or type(error).__name__) from error
+            raise CameraGone(plain(error)[:200]) from error
 
     def _asked(self) -> urllib3.BaseHTTPResponse:
         headers = {**self._headers, **self._validators, **self._login.headers()}

@@ -11,19 +11,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import msgspec
 from msgspec.structs import replace
 
 from edgeloop_agent.config import Config
 from edgeloop_agent.credential import Credential
-from edgeloop_agent.hub_client import HubClient
+from edgeloop_agent.hub_client import HubClient, NotFound
 from edgeloop_agent.updates import reports
 from edgeloop_agent.updates.cycle_messages import CycleRequest, CycleResult
 from edgeloop_agent.updates.journal import Running, UpdateFolder
 from edgeloop_agent.updates.origins import FolderOrigin
 from edgeloop_agent.updates.taking import Taking, software
 from edgeloop_contract.errors import EdgeloopError, NetworkError, StorageError, UsageError
+from edgeloop_contract.files import publish, remedy_of
 from edgeloop_contract.messages import Assignment, DriftReport, Heartbeat, Job, JobResult, Report
 
 MAX_SENDING_SECONDS = 120.0
@@ -60,8 +62,7 @@ class UpdateCycle:
         self, heartbeat: Heartbeat | None, drift: DriftReport | None = None, other_heartbeats: Sequence[Heartbeat] = ()
     ) -> str:
         """Run the cycle; returns what happened, in a few words. Raises NetworkError, StorageError, UsageError."""
-        self.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with self.folder.lock.open("w") as lock:
+        with self._lock() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -69,6 +70,13 @@ class UpdateCycle:
             if not self.folder.root.exists():
                 raise UsageError(f"{self.folder.path}: this device trusts no keys yet; run edgeloop-agent enrol")
             return self._from_hub(heartbeat, drift, other_heartbeats) if self.config.updates.hub else self._from_folder()
+
+    def _lock(self) -> IO[str]:
+        try:
+            self.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return self.folder.lock.open("w")
+        except OSError as error:
+            raise StorageError(f"{self.folder.path}: cannot be written ({error.strerror}); {remedy_of(error)}") from error
 
     def _from_hub(self, heartbeat: Heartbeat | None, drift: DriftReport | None, others: Sequence[Heartbeat]) -> str:
         settings = self.config.updates
@@ -78,7 +86,10 @@ class UpdateCycle:
         )
         self._report(hub, heartbeat, drift, others)
         result = self._advance(hub)
-        sent = self._send(hub)
+        try:
+            sent = self._send(hub)
+        except NotFound:  # nothing is wrong with the updates of such a hub: polls go on as they are
+            return f"{result}; this hub takes no samples: they wait until it is updated"
         return f"{result}; {sent} rows of the outbox sent" if sent else result
 
     def _send(self, hub: HubClient) -> int:
@@ -187,12 +198,10 @@ class UpdateCycle:
             return KnownAssignment()
 
     def _remember(self, known: KnownAssignment) -> None:
-        from edgeloop_contract.files import publish
-
         try:
             publish(self.folder.path / "asked.json", msgspec.json.encode(known))
         except OSError as error:
-            raise StorageError(f"{self.folder.path}: cannot be written ({error.strerror}); make room") from error
+            raise StorageError(f"{self.folder.path}: cannot be written ({error.strerror}); {remedy_of(error)}") from error
 
 
 def _upgrade_wanted(assignment: Assignment) -> str:
@@ -208,3 +217,5 @@ def outcome(cycle: UpdateCycle, request: CycleRequest) -> CycleResult:
         return CycleResult("away", str(error))
     except EdgeloopError as error:
         return CycleResult("warning", str(error))
+    except OSError as error:  # of a disk that fails where nothing else expects it
+        return CycleResult("warning", f"{error.filename or cycle.folder.path}: {error.strerror}; {remedy_of(error)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from edgeloop_agent.updates.offers import Offer
 from edgeloop_agent.updates.origins import Origin
 from edgeloop_agent.updates.trust import TrustError
 from edgeloop_contract.errors import NetworkError, StorageError
-from edgeloop_contract.files import take_place
+from edgeloop_contract.files import remedy_of, take_place
 
 RATE_WINDOW_SECONDS = 30.0  # over which a download must not be slower than the least rate
 
@@ -38,8 +39,10 @@ def fetch(
             raise TrustError(f"{offer.target}: the bytes are not those that were signed; they were deleted")
         take_place(partial, slot)
     except OSError as error:
-        partial.unlink(missing_ok=True)  # free the space
-        raise StorageError(f"{folder.path}: {offer.bytes} bytes for {offer.target} ({error.strerror}); make room") from error
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)  # free the space
+        why = f"{offer.bytes} bytes for {offer.target} ({error.strerror})"
+        raise StorageError(f"{folder.path}: {why}; {remedy_of(error)}") from error
 
 
 def partial_of(folder: UpdateFolder, offer: Offer) -> Path:

@@ -23,7 +23,7 @@ from edgeloop_agent.updates.file_owner import StateOwner
 from edgeloop_agent.updates.journal import UpdateFolder, update_folder
 from edgeloop_agent.updates.slots import running_now
 from edgeloop_contract.errors import NetworkError, StorageError, UsageError
-from edgeloop_contract.files import publish
+from edgeloop_contract.files import publish, remedy_of
 from edgeloop_contract.messages import Enrolment
 
 
@@ -93,7 +93,7 @@ def _writable(folder: UpdateFolder) -> None:
         with tempfile.TemporaryFile(dir=folder.path):
             pass
     except OSError as error:
-        raise StorageError(f"{folder.path}: cannot be written ({error.strerror}); make room or check the rights") from error
+        raise StorageError(f"{folder.path}: cannot be written ({error.strerror}); {remedy_of(error)}") from error
 
 
 def _keep(folder: UpdateFolder, path: Path, content: bytes, mode: int) -> None:
@@ -101,4 +101,4 @@ def _keep(folder: UpdateFolder, path: Path, content: bytes, mode: int) -> None:
         folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         publish(path, content, mode)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror}); make room or check the rights") from error
+        raise StorageError(f"{path}: cannot be written ({error.strerror}); {remedy_of(error)}") from error

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from edgeloop_agent.config import Config
 from edgeloop_contract.errors import StorageError
-from edgeloop_contract.files import publish
+from edgeloop_contract.files import publish, remedy_of
 from edgeloop_contract.messages import Event
 from edgeloop_contract.publications import CONFIG_MODEL
 
@@ -186,7 +186,7 @@ class UpdateFolder:
                     self._save(new)
                 return new
         except OSError as error:
-            raise StorageError(f"{self.path}: the journal cannot be written ({error.strerror}); make room") from error
+            raise StorageError(f"{self.path}: the journal cannot be written ({error.strerror}); {remedy_of(error)}") from error
 
     def _save(self, journal: Journal) -> None:
         publish(self.path / "journal.json", msgspec.json.encode(journal))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgeloop_agent.observers import SampleObserver
 
 MAX_CYCLE_SECONDS = 6 * 3600.0
+STOP_SECONDS = 5.0
 LONGEST_WAIT = 8  # times poll_seconds, while the other side is away
 SPREAD = 0.2  # of the time between polls, so that a fleet does not ask in step
 
@@ -81,7 +82,10 @@ class UpdateWatcher:
     def stop(self) -> None:
         if self.updater is not None:
             self.updater.terminate()
-            self.updater.wait(5)
+            try:
+                self.updater.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:  # it waits for a slow disk: what it does may be cut off at any point
+                self.updater.kill()
 
     def _poll_updater(self) -> None:
         now = time.monotonic()

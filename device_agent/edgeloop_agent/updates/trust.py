@@ -23,7 +23,7 @@ from edgeloop_agent.updates.journal import Journal, UpdateFolder
 from edgeloop_agent.updates.offers import Delta, Offer, SignedTargets
 from edgeloop_agent.updates.origins import Origin
 from edgeloop_contract.errors import NetworkError, StorageError
-from edgeloop_contract.files import sync_folder
+from edgeloop_contract.files import remedy_of, sync_folder
 from edgeloop_contract.publications import DELTA
 
 LIMITS = UpdaterConfig(
@@ -70,7 +70,7 @@ def refresh(folder: UpdateFolder, journal: Journal, origin: Origin, now: float) 
         _sync(path)
     except OSError as error:
         shutil.rmtree(path, ignore_errors=True)
-        raise StorageError(f"{path}: metadata cannot be kept ({error.strerror}); make room") from error
+        raise StorageError(f"{path}: metadata cannot be kept ({error.strerror}); {remedy_of(error)}") from error
     except NetworkError:
         shutil.rmtree(path, ignore_errors=True)
         raise

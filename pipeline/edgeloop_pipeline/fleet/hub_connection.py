@@ -59,7 +59,8 @@ class HubConnection:
         try:
             return self._http.request(method, f"{self.address}{path}", headers=headers, body=body)
         except urllib3.exceptions.HTTPError as error:
-            raise NetworkError(f"{self.address}: {str(error).rpartition(': ')[2]}; does the hub run there?") from error
+            why = str(error).rpartition(": ")[2].rstrip('")')
+            raise NetworkError(f"{self.address}: {why}; does the hub run there?") from error
 
     def _json(self, path: str, answer: urllib3.BaseHTTPResponse, kind: type[T]) -> T:
         if answer.status >= 300:
