@@ -12,6 +12,7 @@ import msgspec
 
 from edgeloop_contract.gate_messages import GateStatus
 from edgeloop_contract.messages import Device, Heartbeat, Target
+from edgeloop_contract.needs import AgentNeeds
 from edgeloop_contract.rollout import RolloutPlan, RolloutState
 
 __all__ = [
@@ -99,6 +100,7 @@ class BundleSummary(_Answer, frozen=True):
 
     `schema`: the lowest reader that runs it, for what it `requires`. `unknown`: what nobody knows of it. `task`: its kind; "": an
     earlier hub did not keep it. `quantities` and their standard deviations `spread`: of regression. `background`: of segmentation.
+    `agent`: what a wheelhouse is, and what a device needs for it.
     """
 
     model: str = ""
@@ -117,6 +119,7 @@ class BundleSummary(_Answer, frozen=True):
     quantities: list[str] = []
     spread: list[float] = []
     background: str = ""
+    agent: AgentNeeds | None = None
 
 
 class PublishedBundle(BundleSummary, frozen=True, kw_only=True):

@@ -46,6 +46,7 @@ def main(config_path: Path) -> None:
     measuring = partial(measure, folder, request) if request.idle else None
     check = partial(check_config, config_path, load(config_path), config.limits.start_seconds)
     cycle = UpdateCycle(config, folder, request.running, canary, measuring, others=request.others, check_config=check)
+    cycle.config_path = config_path.resolve()
     cycle.log = request.log
     sys.stdout.buffer.write(msgspec.json.encode(outcome(cycle, request)))
 

@@ -55,6 +55,7 @@ class UpdateCycle:
     log: list[str] = field(default_factory=list)
     others: Sequence[Running] = ()  # bundles beside the first, and the config
     check_config: Callable[[Path], str | None] = lambda _: "this command takes no configs"
+    config_path: Path = Path()  # of the device, for a new agent that checks itself
 
     def __call__(
         self, heartbeat: Heartbeat | None, drift: DriftReport | None = None, other_heartbeats: Sequence[Heartbeat] = ()
@@ -131,7 +132,9 @@ class UpdateCycle:
         return self._taking()(origin, None)[0]
 
     def _taking(self) -> Taking:
-        return Taking(self.config, self.folder, self.running, self.others, self.canary, self.check_config, self.now)
+        taking = Taking(self.config, self.folder, self.running, self.others, self.canary, self.check_config, self.now)
+        taking.config_path = self.config_path
+        return taking
 
     def _measure(self, hub: HubClient, job: Job) -> str:
         """Run a benchmark job of the workstation on a signed bundle."""

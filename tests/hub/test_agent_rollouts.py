@@ -1,0 +1,80 @@
+"""A hub and an agent: a new agent comes by a rollout, checks itself, is tried, kept or given back. The packaged one is the floor."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hubs import Hub, running_hub
+from serving import RECORDING, eventually, write_config
+from wheels import agent_wheel, installed_wheels, kept_running
+
+WINDOWS = 48
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    with running_hub(tmp_path_factory.mktemp("hub")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def needed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheels")
+    installed_wheels(folder)
+    return folder
+
+
+def text_for(hub: Hub, name: str, more: str = "", health: float = 1.0) -> str:
+    updates = f'[updates]\nhub = "{hub.address}"\nagent = "{name}"\npoll_seconds = 0.4\nhealth_seconds = {health}\n'
+    return f'[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.1\n[limits]\nrestart_seconds = 0.1\n{updates}{more}'
+
+
+def roll_out(
+    hub: Hub, folder: Path, needed: Path, name: str, version: str, change: Callable[[str, str], str] = lambda _, text: text
+) -> str:
+    wheels, house = folder / f"wheels-{version}", folder / f"{version}.wheelhouse"
+    shutil.copytree(needed, wheels)
+    agent_wheel(wheels, version, change)
+    assert f"agent {version} for Python 3." in hub.edgeloop("pack-agent", wheels, "--out", house)
+    target = hub.edgeloop("publish", house, "--agent", name).split(":")[0]
+    said = hub.edgeloop("rollout", "start", target, "--steps", "100%", "--soak-minutes", "0.001")
+    return said.split()[1]
+
+
+def followed(hub: Hub, name: str) -> dict:
+    return next((o for d in hub.get("/api/v1/devices") if d["name"] == name for o in d["others"]), {})
+
+
+def test_a_new_agent_is_taken_and_kept_and_a_broken_one_is_given_back(hub: Hub, needed: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    text = text_for(hub, "pi")
+    hub.enrol(write_config(tmp_path, text), "pi-1")
+    with kept_running(tmp_path, text) as agent:
+        eventually(lambda: followed(hub, "pi-1"))
+        number = roll_out(hub, tmp_path, needed, "pi", "7.0.1")
+        eventually(lambda: "agent committed" in agent.log)
+        shutil.copy(RECORDING, tmp_path / "in" / "a.csv")
+        eventually(lambda: len(agent.lines) == WINDOWS)
+        eventually(lambda: followed(hub, "pi-1")["version"] == 1)
+        eventually(lambda: hub.get("/api/v1/devices")[0]["heartbeat"]["agent"] == "7.0.1")
+        assert "0 failed" in hub.edgeloop("rollout", "status", number)
+        assert "ended with" not in agent.log  # one process all the time
+
+        def dies(place: str, text: str) -> str:
+            return text.replace("def main(config_path", "def main(config_path") + (
+                "\nimport os as _o; _o.environ.get('EDGELOOP_AGENT') and _o._exit(9)\n" if place.endswith("agent/worker.py") else ""
+            )
+
+        number = roll_out(hub, tmp_path, needed, "pi", "7.0.2", dies)
+        eventually(lambda: "started 3 times without passing its trial" in agent.log)
+        shutil.copy(RECORDING, tmp_path / "in" / "b.csv")
+        eventually(lambda: len(agent.lines) == 2 * WINDOWS)
+        eventually(lambda: "1 failed" in hub.edgeloop("rollout", "status", number))
+        assert hub.get("/api/v1/devices")[0]["heartbeat"]["agent"] == "7.0.1"
+    events = [e["kind"] for e in hub.get("/api/v1/events") if e["source"] == "pi-1" and "agent-pi" in e["target"]]
+    assert sorted(events) == ["committed", "installed", "installed", "rolled-back"]
