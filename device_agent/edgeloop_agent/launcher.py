@@ -151,7 +151,9 @@ def chosen(config: Path, table: Table, log: Log) -> Iterator[Installed]:
         why = f"started {boots} times without passing its trial" if boots >= BOOTS_IN_TRIAL else ""
         installed = _installed(folder, journal, slot, True, log)
         if why or installed is None:
-            _try(log, folder, lambda j: _rolled_back(j, slot, why or "its files are not whole, or not for this Python"))
+            why = why or "its files are not whole, or not for this device"
+            log("error", "agent rolled back", slot=slot, why=why)
+            _try(log, folder, lambda j: _rolled_back(j, slot, why))
         elif _try(log, folder, lambda j: {**j, "trial": {**j["trial"], "boots": boots + 1}} if j.get("trial") else j):
             yield installed
     journal = _journal(folder)

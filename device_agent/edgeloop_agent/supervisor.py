@@ -94,6 +94,8 @@ class Supervisor:
     def _relaunch(self, end: Ending) -> None:
         """Another agent may take the place of this process: a start of one on trial is counted, and another one chosen at last."""
         self.log("info", "the launcher chooses the agent", after=end)
+        if end != "relaunch" and not self._wait(self.config.limits.restart_seconds):
+            return
         self.request = ""
         try:
             launcher.relaunch(self.config_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +30,7 @@ def needed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def text_for(hub: Hub, name: str, more: str = "", health: float = 1.0) -> str:
     updates = f'[updates]\nhub = "{hub.address}"\nagent = "{name}"\npoll_seconds = 0.4\nhealth_seconds = {health}\n'
-    return f'[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.1\n[limits]\nrestart_seconds = 0.1\n{updates}{more}'
+    return f'[source]\nkind = "watch"\nwhere = "in"\nafter = "delete"\npoll_seconds = 0.1\n[limits]\nrestart_seconds = 0.1\n{updates}{more}'
 
 
 def roll_out(
@@ -44,6 +43,11 @@ def roll_out(
     target = hub.edgeloop("publish", house, "--agent", name).split(":")[0]
     said = hub.edgeloop("rollout", "start", target, "--steps", "100%", "--soak-minutes", "0.001")
     return said.split()[1]
+
+
+def dies(place: str, text: str) -> str:
+    """An agent that checks itself well, and whose worker dies at work."""
+    return text.replace("TICK_SECONDS = 0.2", "TICK_SECONDS = os._exit(9)") if place.endswith("agent/worker.py") else text
 
 
 def followed(hub: Hub, name: str) -> dict:
@@ -65,11 +69,7 @@ def test_a_new_agent_is_taken_and_kept_and_a_broken_one_is_given_back(hub: Hub, 
         assert "0 failed" in hub.edgeloop("rollout", "status", number)
         assert "ended with" not in agent.log  # one process all the time
 
-        def dies(place: str, text: str) -> str:
-            return text.replace("def main(config_path", "def main(config_path") + (
-                "\nimport os as _o; _o.environ.get('EDGELOOP_AGENT') and _o._exit(9)\n" if place.endswith("agent/worker.py") else ""
-            )
-
+        eventually(lambda: hub.run("tick") is not None and "done" in hub.edgeloop("rollout", "status", number))
         number = roll_out(hub, tmp_path, needed, "pi", "7.0.2", dies)
         eventually(lambda: "started 3 times without passing its trial" in agent.log)
         shutil.copy(RECORDING, tmp_path / "in" / "b.csv")

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 from securesystemslib.signer import CryptoSigner
 
+from agent_bench import AgentBench
 from disk_replay import AT_1970, LOSSES, Disk, laid, traced
 from edgeloop_contract.errors import EdgeloopError
 from hubs import version
@@ -81,7 +82,26 @@ def by_delta(bench: Bench) -> tuple[int, ...]:
     return versions
 
 
-BENCHES: dict[Callable[[Bench], tuple[int, ...]], Callable[[Path], Bench]] = {beside: two_bundles, config: ConfigBench}
+def agent(bench: Bench) -> tuple[int, ...]:
+    """The device's own agent, whose version 2 was taken before: installed, started on trial, kept."""
+    return next_one(bench)
+
+
+def first_agent(bench: Bench) -> tuple[int, ...]:
+    """No agent was taken before: the packaged one runs."""
+    return (0, *first(bench)[1:])
+
+
+def agent_given_back(bench: Bench) -> tuple[int, ...]:
+    """The same, but its trial fails."""
+    return next_one(bench)
+
+
+BENCHES: dict[Callable[[Bench], tuple[int, ...]], Callable[[Path], Bench]] = {
+    beside: two_bundles,
+    config: ConfigBench,
+} | dict.fromkeys((agent, first_agent, agent_given_back), AgentBench)
+AGENTS = (agent, first_agent, agent_given_back)
 UPDATES = (first, next_one, new_root, beside, config, by_delta)
 
 
@@ -96,6 +116,8 @@ def cuts(
         state, kept = bench.folder.path, folder / f"{about.__name__}-kept"
         shutil.copytree(state, kept, symlinks=True)
         words = [sys.executable, "-m", "edgeloop_agent.updates", str(folder / about.__name__ / "agent.toml")]
+        if isinstance(bench, AgentBench):
+            words = bench.words("fails" if about is agent_given_back else "passes")
         told = msgspec.json.encode(bench.request())
         calls = traced(words, told, state, folder / "strace.log")
         wrong, old, points = [], 0, range(0, len(calls), kill_stride)
@@ -176,8 +198,10 @@ def _ends_well(bench: Bench, versions: tuple[int, ...], where: str, wrong: list[
         break
     else:
         wrong.append(f"{where}: {last}")
-    if bench.running().version != versions[-1]:
-        wrong.append(f"{where}: in the end version {bench.running().version} runs")
-    if left := [p.name for p in bench.journal.path.glob("*.partial")]:
+    now = bench.running().version
+    gave_back = isinstance(bench, AgentBench) and bench.journal.load().bad and now == versions[0]
+    if now != versions[-1] and not gave_back:
+        wrong.append(f"{where}: in the end version {now} runs")
+    if left := [p.name for p in (*bench.journal.path.glob("*.partial"), *bench.journal.path.glob("slot-*.wheelhouse"))]:
         wrong.append(f"{where}: left behind {left}")
     return old == versions[0]

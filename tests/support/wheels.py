@@ -20,7 +20,9 @@ METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
 WHEEL = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n"
 
 
-def wheel(folder: Path, name: str, version: str, files: Mapping[str, str | bytes], needs: str = "", tag: str = "py3-none-any") -> Path:
+def wheel(
+    folder: Path, name: str, version: str, files: Mapping[str, str | bytes], needs: str = "", tag: str = "py3-none-any"
+) -> Path:
     """A wheel of these files. `needs`: further lines of its metadata."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name.replace('-', '_')}-{version}-{tag}.whl"
@@ -58,7 +60,7 @@ def installed_wheels(folder: Path) -> None:
         path = folder / f"{name.replace('-', '_')}-{found.version}-{tags[0]}.whl"
         with zipfile.ZipFile(path, "w") as archive:
             for file in files:
-                archive.write(found.locate_file(file), str(file))
+                archive.write(str(found.locate_file(file)), str(file))
 
 
 @contextmanager

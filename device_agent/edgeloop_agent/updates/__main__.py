@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from functools import partial
@@ -18,6 +19,7 @@ from edgeloop_agent.updates.journal import UpdateFolder, update_folder
 from edgeloop_contract.messages import Job, JobResult
 
 STATE_NAME = "job-state"
+NICENESS = 15  # of this process, once it installs an agent: answers come first, and it measures nothing more
 SUSTAINED_PART = 12  # of a job's time: for the sustained rate
 
 
@@ -46,7 +48,7 @@ def main(config_path: Path) -> None:
     measuring = partial(measure, folder, request) if request.idle else None
     check = partial(check_config, config_path, load(config_path), config.limits.start_seconds)
     cycle = UpdateCycle(config, folder, request.running, canary, measuring, others=request.others, check_config=check)
-    cycle.config_path = config_path.resolve()
+    cycle.config_path, cycle.lower_priority = config_path.resolve(), partial(os.nice, NICENESS)
     cycle.log = request.log
     sys.stdout.buffer.write(msgspec.json.encode(outcome(cycle, request)))
 

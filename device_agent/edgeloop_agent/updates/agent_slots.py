@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import subprocess
@@ -22,8 +21,6 @@ from edgeloop_agent.updates.self_check import SelfCheck
 from edgeloop_contract.errors import BundleError, BundleTooNew
 from edgeloop_contract.publications import AGENT_MODEL
 from edgeloop_contract.wheelhouse import opened
-
-NICENESS = 15  # of the updater from here on: answers come first
 
 
 def folder_of_agent(config: Config) -> UpdateFolder:
@@ -50,8 +47,6 @@ def take(folder: UpdateFolder, slot: str, offer: Offer, config: Config, config_p
     """
     path, file = placed(folder.path, slot), folder.slot(slot)
     limits = config.limits
-    with contextlib.suppress(OSError):
-        os.nice(max(0, NICENESS - os.nice(0)))
     try:
         with opened(file, offer.bytes) as house:
             if house.manifest.needs != offer.needs:

@@ -49,6 +49,7 @@ class Taking:
     check_config: Callable[[Path], str | None]
     now: Callable[[], float]
     config_path: Path = Path()
+    lower_priority: Callable[[], object] = lambda: None
 
     def __call__(self, origin: Origin, targets: Sequence[str] | None) -> tuple[str, bool]:
         """What happened, and whether nothing is left to do for these targets, the first bundle's first. None: the newest of each.
@@ -197,6 +198,7 @@ class Taking:
         """Install a downloaded agent and have it check itself. Answers as `_verify`. Raises BundleTooNew, StorageError."""
         if held:
             return agent_slots.check_again(folder, name, offer, self.config, self.config_path), ""
+        self.lower_priority()
         try:
             return agent_slots.take(folder, name, offer, self.config, self.config_path), ""
         except StorageError as error:
