@@ -11,25 +11,16 @@ CONFIG` in the installed environment, SIGUSR1 to the supervisor, and this module
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import platform
-import re
-import secrets
-import select
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
 from edgeloop_agent.logs import Log
+from edgeloop_agent.plain_journal import Table, is_tried, read, rejected, rolled_back, try_change
 from edgeloop_agent.state_folder import default_folder
-from edgeloop_contract.files import publish
 
 __all__ = ["ABOUT", "AGENT", "BOOTS_IN_TRIAL", "LAUNCHER", "chosen", "environment_of", "is_newer", "launch", "packaged", "relaunch"]
 
@@ -40,11 +31,7 @@ VARIABLES = ("PYTHONPATH", "PYTHONSAFEPATH", "PYTHONDONTWRITEBYTECODE")
 ABOUT = "agent.json"  # in an environment: its version, Python, machine, seconds of trial, and files with their sizes
 BOOTS_IN_TRIAL = 3  # starts of something on trial, the switch included, before it is rolled back
 MAX_STARTS = 5  # in a row of a trusted agent that never became ready, before it is given back too
-MARGIN_SECONDS = 60.0  # beyond start and trial, before a trial that nobody ended is ended from outside
-STOP_SECONDS = 20.0
 PHASES = {"dev": -4, "a": -3, "b": -2, "rc": -1, "": 0, "post": 1}
-
-Table = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -112,6 +99,8 @@ def is_newer(one: str, other: str) -> bool:
 
 
 def _order(text: str) -> tuple[list[int], int, int]:
+    import re
+
     found = re.match(r"v?(\d{1,9}(?:\.\d{1,9})*)[._-]?(dev|a|b|rc|post|)\.?(\d{0,9})", text)
     if found is None:
         return [], 0, 0
@@ -143,8 +132,10 @@ def chosen(config: Path, table: Table, log: Log) -> Iterator[Installed]:
     name = _section(table, "updates").get("agent")
     if not isinstance(name, str) or not name:
         return
+    from urllib.parse import quote  # here, as what follows: most devices follow no agent, and the supervisor is small
+
     folder = _state(config, table) / "updates" / "others" / quote(f"agent:{name}", safe="")
-    journal = _journal(folder)
+    journal = read(folder)
     trial = journal.get("trial")
     if isinstance(trial, dict):
         slot, boots = trial.get("slot"), int(trial.get("boots", 0))
@@ -153,10 +144,10 @@ def chosen(config: Path, table: Table, log: Log) -> Iterator[Installed]:
         if why or installed is None:
             why = why or "its files are not whole, or not for this device"
             log("error", "agent rolled back", slot=slot, why=why)
-            _try(log, folder, lambda j: _rolled_back(j, slot, why))
-        elif _try(log, folder, lambda j: {**j, "trial": {**j["trial"], "boots": boots + 1}} if j.get("trial") else j):
+            try_change(log, folder, lambda j: rolled_back(j, slot, why))
+        elif try_change(log, folder, lambda j: {**j, "trial": {**j["trial"], "boots": boots + 1}} if j.get("trial") else j):
             yield installed
-    journal = _journal(folder)
+    journal = read(folder)
     installed = _installed(folder, journal, journal.get("active"), False, log)
     if installed is not None and _counted(installed, log):
         yield installed
@@ -170,16 +161,10 @@ def _state(config: Path, table: Table) -> Path:
     return Path(first) if first else default_folder()
 
 
-def _journal(folder: Path) -> Table:
-    try:
-        found = json.loads((folder / "journal.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _installed(folder: Path, journal: Table, slot: object, on_trial: bool, log: Log) -> Installed | None:
     """The environment of a slot, where it is whole, fits this Python, and is newer than the packaged agent."""
+    import platform
+
     entry = journal.get(slot) if slot in ("a", "b") else None
     if not isinstance(entry, dict):
         return None
@@ -214,7 +199,7 @@ def _counted(installed: Installed, log: Log) -> bool:
     if count >= MAX_STARTS:
         why = f"started {count} times in a row without becoming ready"
         log("error", "agent rolled back", target=installed.target, why=why)
-        _try(log, installed.folder, lambda j: _rejected({**j, "active": None}, installed.sha256, installed.target, why))
+        try_change(log, installed.folder, lambda j: rejected({**j, "active": None}, installed.sha256, installed.target, why))
         return False
     try:
         path.write_text(json.dumps([installed.sha256, count + 1]), encoding="utf-8")
@@ -235,99 +220,25 @@ def started() -> None:
 def is_on_trial() -> bool:
     """Whether the agent that runs here is on trial."""
     folder = os.environ.get(FOLDER)
-    return bool(folder) and _is_tried(_journal(Path(folder or "")), os.environ.get(AGENT, ""))
-
-
-def _is_tried(journal: Table, sha256: str) -> bool:
-    trial = journal.get("trial")
-    slot = journal.get(str(trial.get("slot"))) if isinstance(trial, dict) else None
-    return isinstance(slot, dict) and slot.get("sha256") == sha256
-
-
-def _change(folder: Path, rule: Callable[[Table], Table]) -> None:
-    """Load, apply, save, with no other process in between; the same lock and file as `updates.journal`."""
-    with (folder / "journal.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        old = _journal(folder)
-        new = rule(old)
-        if new != old:
-            publish(folder / "journal.json", json.dumps(new).encode())
-
-
-def _try(log: Log, folder: Path, rule: Callable[[Table], Table]) -> bool:
-    try:
-        _change(folder, rule)
-    except OSError as error:
-        log("error", "journal", why=error)
-        return False
-    return True
-
-
-def _rolled_back(journal: Table, slot: object, why: str) -> Table:
-    """End the trial; this wheelhouse is not tried again."""
-    entry = journal.get(str(slot))
-    sha256, target = (entry.get("sha256", ""), entry.get("target", "")) if isinstance(entry, dict) else ("", "")
-    return _rejected({**journal, "trial": None}, sha256, target, why)
-
-
-def _rejected(journal: Table, sha256: str, target: str, why: str) -> Table:
-    event = {"key": secrets.token_hex(16), "kind": "rolled-back", "at": time.time(), "target": target, "text": why}
-    bad = [*journal.get("bad", []), {"sha256": sha256, "why": why}][-32:]
-    return {**journal, "bad": bad, "events": [*journal.get("events", []), event][-64:]}
+    return bool(folder) and is_tried(read(Path(folder or "")), os.environ.get(AGENT, ""))
 
 
 def _become(installed: Installed, config: Path, log: Log) -> None:
     """Returns only where it cannot be started."""
+    from edgeloop_agent.trial_guard import guard
+
     environment = {**environment_of(installed.path), AGENT: installed.sha256, FOLDER: str(installed.folder)}
     log("info", "agent", version=installed.version, target=installed.target, on_trial=installed.on_trial)
     if installed.on_trial:
-        _guard(installed, log)
+        try:
+            guard(installed.folder, installed.slot, installed.sha256, installed.target, installed.trial_seconds, log)
+        except OSError as error:  # a kernel before 5.3
+            log("warning", "nobody watches the trial from outside", why=error)
     python = packaged()["python"]
     try:
         os.execve(python, [python, "-m", "edgeloop_agent.cli", "serve", str(config)], environment)
     except OSError as error:
         log("error", "the installed agent cannot be started", target=installed.target, why=error)
-
-
-def _guard(installed: Installed, log: Log) -> None:
-    """A process that ends a trial which nobody ends: a new agent that hangs, and says that it is well, is given back too."""
-    main, seconds = os.pidfd_open(os.getpid()), installed.trial_seconds + MARGIN_SECONDS
-    if (child := os.fork()) > 0:
-        os.close(main)
-        os.waitpid(child, 0)
-        return
-    try:
-        os.setsid()
-        if os.fork() == 0:
-            null = os.open(os.devnull, os.O_RDWR)
-            os.dup2(null, 0)
-            os.dup2(null, 1)
-            _watch(installed, main, time.monotonic() + seconds, f"not healthy within {seconds:g} s of its start", log)
-    finally:
-        os._exit(0)
-
-
-def _watch(installed: Installed, main: int, deadline: float, why: str, log: Log) -> None:
-    while _is_tried(_journal(installed.folder), installed.sha256):
-        if select.select([main], [], [], min(5.0, max(0.0, deadline - time.monotonic())))[0]:
-            return  # the agent ended; whoever starts it again counts
-        if time.monotonic() >= deadline:
-            break
-    else:
-        return
-    log("error", "agent rolled back", target=installed.target, why=why)
-    _try(log, installed.folder, lambda j: _rolled_back(j, installed.slot, why) if _is_tried(j, installed.sha256) else j)
-    signal.pidfd_send_signal(main, signal.SIGUSR1)  # another choice, where it listens
-    if not select.select([main], [], [], STOP_SECONDS)[0] and _runs(main, installed.sha256):
-        signal.pidfd_send_signal(main, signal.SIGKILL)  # the service's manager starts the launcher
-
-
-def _runs(main: int, sha256: str) -> bool:
-    """Whether the process is still the agent that was on trial. It keeps its number when another one takes its place."""
-    found = re.search(r"^Pid:\s*(\d+)", Path(f"/proc/self/fdinfo/{main}").read_text(), re.MULTILINE)
-    if found is None:
-        return False
-    return f"\0{AGENT}={sha256}\0".encode() in b"\0" + Path(f"/proc/{found[1]}/environ").read_bytes()
 
 
 def main(config: Path) -> None:

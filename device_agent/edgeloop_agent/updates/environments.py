@@ -29,7 +29,7 @@ from edgeloop_contract.files import sync_folder
 from edgeloop_contract.needs import AgentNeeds
 from edgeloop_contract.wheelhouse import Wheel, Wheelhouse
 
-__all__ = ["JOURNAL", "About", "files_of", "install", "misfit", "placed", "remove", "room_problem"]
+__all__ = ["JOURNAL", "About", "below_floor", "files_of", "install", "misfit", "placed", "remove", "room_problem"]
 
 JOURNAL = 1  # the format of journals and databases in the state folder that this agent writes and reads
 MAX_FILES = 30_000
@@ -60,12 +60,17 @@ def misfit(needs: AgentNeeds) -> str:
     kind, libc = platform.libc_ver()
     if needs.glibc and (kind != "glibc" or is_newer(needs.glibc, libc)):
         return f"it needs glibc {needs.glibc}, and this device has {kind or 'another library'} {libc}"
-    floor = packaged()["version"]
-    if not is_newer(needs.version, floor):
-        return f"it is agent {needs.version}, and the packaged one is {floor}, which is kept: no update goes below it"
     if needs.journal > JOURNAL:
         return f"what it writes is not read by this agent (journal {needs.journal}, here {JOURNAL}): there would be no way back"
     return ""
+
+
+def below_floor(needs: AgentNeeds) -> str:
+    """Why the packaged agent is kept; "" where the offered one is later."""
+    floor = packaged()["version"]
+    if is_newer(needs.version, floor):
+        return ""
+    return f"it is agent {needs.version}, and the packaged one is {floor}: the later one of them serves"
 
 
 def room_problem(folder: Path, unpacked_bytes: int, download_bytes: int) -> None:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from edgeloop_agent.config import Config
 from edgeloop_agent.hub_client import NotFound
 from edgeloop_agent.updates import agent_slots
+from edgeloop_agent.updates.environments import below_floor
 from edgeloop_agent.updates.journal import Journal, Running, Slot, SlotName, UpdateFolder
 from edgeloop_agent.updates.offers import Delta, Offer, SignedTargets
 from edgeloop_agent.updates.origins import Origin
@@ -122,8 +123,11 @@ class Taking:
                 self._note(folder, "refused", target, step.why)
             return step.why, True
         if step.offer.kind == AGENT and (why := agent_slots.misfit_of(step.offer)):
-            self._note(folder, "refused", target, f"{target}: {why}")
-            return f"{target}: {why}", True
+            self._reject(folder, step.offer, why, "failed")
+            return f"{target} is not taken: {why}", True
+        if step.offer.needs is not None and (why := below_floor(step.offer.needs)):
+            self._note(folder, "refused", target, why)
+            return f"{target} is not taken: {why}", True
         return self._install(step, origin, folder, journal, signed.deltas.get((target, running.sha256)))
 
     def _install(
