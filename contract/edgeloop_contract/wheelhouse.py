@@ -6,6 +6,7 @@ bytes.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import re
@@ -77,7 +78,7 @@ class _Slice(io.RawIOBase):
     def seek(self, offset: int, whence: int = 0) -> int:
         at = offset + (0, self._at, self._size)[whence]
         if at < 0:
-            raise ValueError("before the beginning")
+            raise OSError(errno.EINVAL, "before the beginning")  # as a file does
         self._at = at
         return at
 

@@ -6,6 +6,7 @@ and its end, with the next start.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from functools import partial
@@ -65,6 +66,7 @@ class AgentBench(Bench):
         self.path = folder / "agent.toml"
         self.path.write_text(self.path.read_text().replace("[updates]\n", '[updates]\nagent = "pi"\n'))
         self.config = load(self.path)
+        self.started: str | None = None
 
     def offer(self, number: int, **more: Any) -> str:
         return self.offer_house(wheelhouse(self.bundles, number), number)
@@ -80,11 +82,19 @@ class AgentBench(Bench):
             assert done.returncode == 0, done.stderr
             number = int(done.stdout.removeprefix("serve "))
             assert installed.version == f"9.0.{number}"
+            self.started = installed.sha256
             return Running("agent:pi", number, installed.sha256)
+        self.started = ""
         return Running("agent:pi", 0, "")
 
     def request(self) -> CycleRequest:
-        return CycleRequest(self.everything()[0], [running_agent(self.config)[0]])
+        """As the worker of the last start asks."""
+        if self.started is not None:
+            os.environ[launcher.AGENT] = self.started
+        try:
+            return CycleRequest(self.everything()[0], [running_agent(self.config)[0]])
+        finally:
+            os.environ.pop(launcher.AGENT, None)
 
     def turn(self, tries: Any = lambda _: None) -> str:
         told = self.request()

@@ -144,7 +144,7 @@ def _reading(path: Path, wheel: Wheel) -> Iterator[None]:
     except (
         zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError, struct.error, OverflowError, zlib.error
     ) as error:  # fmt: skip
-        raise BundleError(f"{path.name}: {wheel.file}: {error}; do not use this wheelhouse") from error
+        raise BundleError(f"{path}: {wheel.file}: {error}; do not use this wheelhouse") from error
 
 
 def files_of(archive: zipfile.ZipFile, project: str, left_out: Sequence[str]) -> dict[str, zipfile.ZipInfo]:
