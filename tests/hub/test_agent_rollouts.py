@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from hubs import Hub, running_hub
-from serving import RECORDING, eventually, write_config
+from serving import RECORDING, Agent, eventually, write_config
 from wheels import agent_wheel, installed_wheels, kept_running
 
 WINDOWS = 48
@@ -54,6 +56,7 @@ def followed(hub: Hub, name: str) -> dict:
     return next((o for d in hub.get("/api/v1/devices") if d["name"] == name for o in d["others"]), {})
 
 
+@pytest.mark.long
 def test_a_new_agent_is_taken_and_kept_and_a_broken_one_is_given_back(hub: Hub, needed: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     text = text_for(hub, "pi")
@@ -78,3 +81,57 @@ def test_a_new_agent_is_taken_and_kept_and_a_broken_one_is_given_back(hub: Hub, 
         assert hub.get("/api/v1/devices")[0]["heartbeat"]["agent"] == "7.0.1"
     events = [e["kind"] for e in hub.get("/api/v1/events") if e["source"] == "pi-1" and "agent-pi" in e["target"]]
     assert sorted(events) == ["committed", "installed", "installed", "rolled-back"]
+
+
+def supervisor(agent: Agent) -> int:
+    """What the loop of `kept_running` has started."""
+    children = Path(f"/proc/{agent.process.pid}/task/{agent.process.pid}/children")
+    return int(eventually(lambda: children.read_text().split())[0])
+
+
+def kills(agent: Agent, at: str) -> None:
+    """The supervisor is killed once its log says so; what keeps it running starts the launcher."""
+    known, ended = agent.log.count(at), agent.log.count("ended with")
+    eventually(lambda: agent.log.count(at) > known)
+    os.kill(supervisor(agent), signal.SIGKILL)
+    eventually(lambda: agent.log.count("ended with") > ended)
+
+
+@pytest.mark.long
+def test_a_supervisor_that_is_killed_in_any_phase_starts_an_agent_that_serves(hub: Hub, needed: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    text = text_for(hub, "shed", health=3.0)
+    hub.enrol(write_config(tmp_path, text), "shed-1")
+    with kept_running(tmp_path, text) as agent:
+        eventually(lambda: followed(hub, "shed-1"))
+        installing = tmp_path / "state" / "updates" / "others" / "agent%3Ashed"
+        roll_out(hub, tmp_path, needed, "shed", "7.0.1")
+        for phase in ("env-a.partial", "slot-a.wheelhouse", "env-a"):  # the updater may outlive its supervisor, and goes on
+            eventually(lambda phase=phase: (installing / phase).exists())
+            os.kill(supervisor(agent), signal.SIGKILL)
+        kills(agent, "agent on trial")
+        eventually(lambda: "agent committed" in agent.log)
+        kills(agent, "updates result")
+        shutil.copy(RECORDING, tmp_path / "in" / "a.csv")
+        eventually(lambda: len(agent.lines) == WINDOWS)
+        eventually(lambda: hub.get("/api/v1/devices")[-1]["heartbeat"]["agent"] == "7.0.1")
+
+
+@pytest.mark.long
+def test_an_agent_that_does_not_start_at_all_is_given_back_by_the_launcher(hub: Hub, needed: Path, tmp_path: Path) -> None:
+    """Its check of itself passes; its supervisor does not even begin."""
+    (tmp_path / "in").mkdir()
+    text = text_for(hub, "loft")
+    hub.enrol(write_config(tmp_path, text), "loft-1")
+
+    def broken(place: str, text: str) -> str:
+        return "import gone\n" if place.endswith("agent/supervisor.py") else text
+
+    with kept_running(tmp_path, text) as agent:
+        eventually(lambda: followed(hub, "loft-1"))
+        roll_out(hub, tmp_path, needed, "loft", "7.0.1", broken)
+        eventually(lambda: "started 3 times without passing its trial" in agent.log)
+        assert agent.log.count("No module named 'gone'") == 3
+        eventually(lambda: agent.log.count(" ready ") == 2)
+        shutil.copy(RECORDING, tmp_path / "in" / "a.csv")
+        eventually(lambda: len(agent.lines) == WINDOWS)

@@ -89,6 +89,8 @@ def _assembled(database: Database, blobs: Blobs, name: str, listed: Mapping[str,
         rows = connection.execute(select(parts.c.begins, parts.c.bytes).where(parts.c.sha256 == sha256).order_by(parts.c.begins))
         pieces = [(f"parts/{sha256}/{row.begins}", row.bytes) for row in rows]
         here = uploads.received(connection, sha256)
+    if here != length and blobs.has(f"bundles/{sha256}"):  # published before, under another name: it was not sent again
+        pieces, here = [(f"bundles/{sha256}", length)], length
     if here != length:
         raise DataError(f"{name}: {here} of {length} bytes are here; send them before the metadata")
     with tempfile.NamedTemporaryFile(suffix=".edgeloop") as whole:
