@@ -72,7 +72,7 @@ def test_three_starts_without_a_passed_trial_give_it_back(device: AgentBench) ->
     offered(device, 3)
     assert [device.running().version for _ in range(5)] == [3, 3, 3, 2, 2]
     assert [e.kind for e in device.journal.load().events] == ["installed", "installed", "rolled-back"]
-    assert "is staged" not in device.turn()
+    assert "is staged" not in device.turn() and left(device) == {"env-a"}  # what failed takes no room
 
 
 def test_a_trusted_agent_that_never_becomes_ready_is_given_back_too(device: AgentBench, monkeypatch: pytest.MonkeyPatch) -> None:

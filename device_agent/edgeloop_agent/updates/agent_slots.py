@@ -14,7 +14,7 @@ import msgspec
 from edgeloop_agent.config import Config
 from edgeloop_agent.launcher import AGENT, environment_of, packaged
 from edgeloop_agent.updates.environments import install, misfit, placed, remove, room_problem
-from edgeloop_agent.updates.journal import OTHERS, Running, UpdateFolder, update_folder
+from edgeloop_agent.updates.journal import OTHERS, Journal, Running, Slot, UpdateFolder, update_folder
 from edgeloop_agent.updates.offers import Offer
 from edgeloop_agent.updates.rebuilding import digest_of
 from edgeloop_agent.updates.self_check import SelfCheck
@@ -120,17 +120,22 @@ def is_installed(folder: UpdateFolder, slot: str, sha256: str) -> bool:
 
 
 def tidy(config: Config) -> None:
-    """Remove environments and downloads that no journal names: of a cut update, and of agents that are followed no more."""
+    """Remove environments and downloads that no journal names: of a cut update, of agents that failed or are followed no more."""
     folder = UpdateFolder(update_folder(config))
     for each in folder.path.glob(f"{OTHERS}/{quote(AGENT_MODEL, safe='')}*"):
         followed = config.updates.agent and each == folder_of_agent(config).path
         journal = UpdateFolder(each).load()
-        kept = {f"env-{name}" for name in ("a", "b") if followed and journal.slot(name) is not None}
+        kept = {f"env-{name}" for name in ("a", "b") if followed and _is_of_use(journal, journal.slot(name))}
         for left in _left(each, kept):
             remove(left)
         if not followed:
             for file in (*each.glob("download-*.partial"), *each.glob("slot-*")):
                 file.unlink(missing_ok=True)
+
+
+def _is_of_use(journal: Journal, slot: Slot | None) -> bool:
+    """Whether a slot's agent runs, or may be started again: not one that failed in use."""
+    return slot is not None and (slot.sha256 == os.environ.get(AGENT) or journal.rejected(slot.sha256) is None)
 
 
 def _left(folder: Path, kept: set[str]) -> Iterator[Path]:
