@@ -12,8 +12,8 @@ from urllib.parse import quote
 import msgspec
 
 from edgeloop_agent.config import Config
-from edgeloop_agent.launcher import AGENT, environment_of, packaged
-from edgeloop_agent.updates.environments import install, misfit, placed, remove, room_problem
+from edgeloop_agent.launcher import ABOUT, AGENT, environment_of, is_newer, packaged
+from edgeloop_agent.updates.environments import About, install, misfit, placed, remove, room_problem
 from edgeloop_agent.updates.journal import OTHERS, Journal, Running, Slot, UpdateFolder, update_folder
 from edgeloop_agent.updates.offers import Offer
 from edgeloop_agent.updates.rebuilding import digest_of
@@ -40,6 +40,19 @@ def running_agent(config: Config) -> tuple[Running, str]:
     return Running(model, slot.version, slot.sha256), slot.target
 
 
+def described(folder: UpdateFolder) -> str:
+    """Which agent the launcher would start, in words."""
+    here, slot, name = packaged()["version"], folder.load().running, folder.load().active
+    try:
+        trial = folder.load().trial
+        about = msgspec.json.decode((placed(folder.path, str(trial.slot if trial else name)) / ABOUT).read_bytes(), type=About)
+    except (OSError, msgspec.MsgspecError):
+        return f"the packaged agent {here} serves"
+    if slot is None or not is_newer(about.version, here):
+        return f"the packaged agent {here} serves, as {about.version} is not later"
+    return f"{about.version} ({slot.target}) serves in place of the packaged {here}"
+
+
 def take(folder: UpdateFolder, slot: str, offer: Offer, config: Config, config_path: Path) -> str:
     """Install the downloaded wheelhouse of a slot, and try it; why it cannot be used here, or "".
 
@@ -58,19 +71,21 @@ def take(folder: UpdateFolder, slot: str, offer: Offer, config: Config, config_p
         return str(error).replace(str(file), offer.target)
     finally:
         file.unlink(missing_ok=True)
-    problem = check(path, config_path, house.manifest.version, limits.start_seconds)
+    problem = check(path, config, config_path, house.manifest.version)
     if problem:
         remove(path)
     return problem
 
 
-def check(path: Path, config_path: Path, version: str, timeout_seconds: float) -> str:
+def check(path: Path, config: Config, config_path: Path, version: str) -> str:
     """Why an installed agent cannot serve here, in its own sentence; "" where it can. It looks in a process of its own."""
     words = [packaged()["python"], "-m", "edgeloop_agent.updates.self_check", str(config_path)]
+    environment = {**environment_of(path), "STATE_DIRECTORY": str(update_folder(config).parent)}  # a command's is the service's
+    timeout_seconds = config.limits.start_seconds
     try:
         done = subprocess.run(
             words, capture_output=True, timeout=timeout_seconds, check=False, stdin=subprocess.DEVNULL,
-            env=environment_of(path), cwd=path,
+            env=environment, cwd=path,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"its check of itself did not end within {timeout_seconds:g} s"
@@ -89,7 +104,7 @@ def check(path: Path, config_path: Path, version: str, timeout_seconds: float) -
 def check_again(folder: UpdateFolder, slot: str, offer: Offer, config: Config, config_path: Path) -> str:
     """As `take`, of an agent that is installed already: the fleet goes back to it."""
     assert offer.needs is not None
-    return check(placed(folder.path, slot), config_path, offer.needs.version, config.limits.start_seconds)
+    return check(placed(folder.path, slot), config, config_path, offer.needs.version)
 
 
 def misfit_of(offer: Offer) -> str:
@@ -110,9 +125,6 @@ def has_download(folder: UpdateFolder, path: Path, offer: Offer) -> bool:
 
 def is_installed(folder: UpdateFolder, slot: str, sha256: str) -> bool:
     """Whether a slot's environment is there, of this wheelhouse. The launcher looks at its files."""
-    from edgeloop_agent.launcher import ABOUT
-    from edgeloop_agent.updates.environments import About
-
     try:
         return msgspec.json.decode((placed(folder.path, slot) / ABOUT).read_bytes(), type=About).sha256 == sha256
     except (OSError, msgspec.MsgspecError):
