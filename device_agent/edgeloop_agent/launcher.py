@@ -142,7 +142,7 @@ def chosen(config: Path, table: Table, log: Log) -> Iterator[Installed]:
         why = f"started {boots} times without passing its trial" if boots >= BOOTS_IN_TRIAL else ""
         installed = _installed(folder, journal, slot, True, log)
         if why or installed is None:
-            why = why or "its files are not whole, or not for this device"
+            why = why or "its files are not whole, or it is not for this device, or not later than the packaged agent"
             log("error", "agent rolled back", slot=slot, why=why)
             try_change(log, folder, lambda j: rolled_back(j, slot, why))
         elif try_change(log, folder, lambda j: {**j, "trial": {**j["trial"], "boots": boots + 1}} if j.get("trial") else j):

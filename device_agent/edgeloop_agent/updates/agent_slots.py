@@ -61,6 +61,8 @@ def take(folder: UpdateFolder, slot: str, offer: Offer, config: Config, config_p
     path, file = placed(folder.path, slot), folder.slot(slot)
     limits = config.limits
     try:
+        if os.pathsep in str(path):
+            return f"{folder.path}: Python finds no module in a folder with {os.pathsep} in its name; set state in the config"
         with opened(file, offer.bytes) as house:
             if house.manifest.needs != offer.needs:
                 return "it is not what its signature says"

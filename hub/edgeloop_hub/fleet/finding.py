@@ -110,7 +110,9 @@ def _filtered(query: Select[Any], asked: Filter) -> Select[Any]:
     if asked.model:
         query = query.where(s.model == asked.model)
     if asked.bundle:
-        query = query.where(s.sha256.startswith(asked.bundle, autoescape=True))
+        beside = and_(device_bundles.c.device == s.device, device_bundles.c.sha256.startswith(asked.bundle, autoescape=True))
+        runs = s.sha256.startswith(asked.bundle, autoescape=True)
+        query = query.where(or_(runs, select(device_bundles.c.device).where(beside).exists()))
     return query
 
 
