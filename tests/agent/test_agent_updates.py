@@ -21,7 +21,7 @@ import pytest
 
 import power_cuts
 from agent_bench import PYTHON, AgentBench, needs_of, stand_in, wheelhouse
-from commands import HERE
+from commands import HERE, command
 from edgeloop_agent import launcher
 from edgeloop_agent.logs import Log
 from edgeloop_agent.updates import environments
@@ -29,8 +29,9 @@ from edgeloop_agent.updates.journal import Journal
 from edgeloop_contract.errors import StorageError
 from edgeloop_contract.manifest import SCHEMA
 from edgeloop_contract.wheelhouse import Wheel, WheelhouseManifest, write
+from hubs import version
 from programs import needs
-from serving import eventually
+from serving import GOLDEN, eventually
 from wheels import wheel
 
 
@@ -87,9 +88,9 @@ def test_a_trusted_agent_that_never_becomes_ready_is_given_back_too(device: Agen
 def test_a_packaged_agent_that_is_not_older_wins(device: AgentBench, monkeypatch: pytest.MonkeyPatch) -> None:
     taken(device, 2)
     known = launcher.packaged()
-    for version, runs in (("9.0.1", 2), ("9.0.2rc1", 2), ("9.0.2", 0), ("9.1", 0)):
-        monkeypatch.setenv(launcher.LAUNCHER, json.dumps({**known, "version": version}))
-        assert device.running().version == runs, version
+    for later, runs in (("9.0.1", 2), ("9.0.2rc1", 2), ("9.0.2", 0), ("9.1", 0)):
+        monkeypatch.setenv(launcher.LAUNCHER, json.dumps({**known, "version": later}))
+        assert device.running().version == runs, later
     assert "the later one of them serves" in offered(device, 3)
     monkeypatch.delenv(launcher.LAUNCHER)
     assert device.running().version == 2
@@ -329,6 +330,35 @@ def test_the_launcher_needs_nothing_that_an_update_brings() -> None:
 def test_a_wheel_says_what_its_agent_reads() -> None:
     said = json.loads((HERE.parent / "device_agent" / "edgeloop_agent" / "reads.json").read_text())
     assert said == {"reads": SCHEMA, "journal": environments.JOURNAL}
+
+
+def checked(device: AgentBench) -> str:
+    """What this agent finds when it checks itself on the device."""
+    done = subprocess.run([sys.executable, "-m", "edgeloop_agent.updates.self_check", device.path], capture_output=True, check=True)
+    return str(json.loads(done.stdout)["problem"])
+
+
+def test_an_agent_that_checks_itself_reads_the_config_the_bundles_and_the_journals(device: AgentBench, tmp_path: Path) -> None:
+    assert checked(device) == "" and not (device.folder.path / "self-check").exists()
+    text = device.path.read_text()
+    device.path.write_text(f"{text}[thermal]\nwarmth = 1\n")
+    assert "thermal.warmth" in checked(device)
+    device.path.write_text(text.replace(str(GOLDEN), str(version(tmp_path, 5, spoil=True))))
+    assert checked(device).startswith("canary scores of tflite-int8")
+    device.path.write_text(text)
+    taken(device, 2)
+    journal = device.journal.path / "journal.json"
+    journal.write_text(journal.read_text().replace('"active":"a"', '"active":["a"]'))
+    assert "this agent does not read it" in checked(device)
+
+
+def test_the_commands_stage_an_agent_and_say_which_one_serves(device: AgentBench) -> None:
+    device.offer(2)
+    device.repository.publish()
+    said = command("edgeloop-agent", "check", device.path).stdout
+    assert "agent: follows pi; the packaged agent" in said
+    assert "agent-pi-2.wheelhouse is staged" in command("edgeloop-agent", "update", device.path).stdout
+    assert "9.0.2 (agent-pi-2.wheelhouse) serves in place of the packaged" in command("edgeloop-agent", "check", device.path).stdout
 
 
 HANGS = """

@@ -1,11 +1,13 @@
 """Whether this agent can serve on this device: `python -m edgeloop_agent.updates.self_check CONFIG`, before it is switched to.
 
 The agent that runs starts it, in the new agent's environment. It reads the config, checks each bundle that is served with its own
-golden samples, and reads the journals. It prints one JSON object. Latency is not judged here: this runs beside the inference.
+golden samples, and reads the journals. It prints one JSON object. Latency is not judged here, and what
+is measured is not kept: this runs beside the inference, at a low priority.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -32,8 +34,13 @@ def problem_here(path: Path) -> str:
             journal = folder.path / "journal.json"
             if journal.exists():
                 msgspec.json.decode(journal.read_bytes(), type=Journal)
-        for file in files_now(config):
-            check(path, file, judge_latency=False)
+        state = update_folder(config) / "self-check"
+        shutil.rmtree(state, ignore_errors=True)
+        try:
+            for file in files_now(config):
+                check(path, file, state)
+        finally:
+            shutil.rmtree(state, ignore_errors=True)
     except EdgeloopError as error:
         return str(error)
     except msgspec.MsgspecError as error:
