@@ -26,6 +26,7 @@ __all__ = ["ABOUT", "AGENT", "BOOTS_IN_TRIAL", "LAUNCHER", "chosen", "environmen
 
 AGENT = "EDGELOOP_AGENT"  # the digest of the wheelhouse that runs; "": the packaged agent
 LAUNCHER = "EDGELOOP_LAUNCHER"  # JSON: the packaged agent's `python`, `version`, and `variables` to set again
+SEEN = "EDGELOOP_AGENT_JOURNAL"  # when the journal changed last (ns since 1970), as the launcher left it; 0: there is none
 FOLDER = "EDGELOOP_AGENT_FOLDER"  # where the journal of the agent that runs is; not set for the packaged one
 VARIABLES = ("PYTHONPATH", "PYTHONSAFEPATH", "PYTHONDONTWRITEBYTECODE")
 ABOUT = "agent.json"  # in an environment: its version, Python, machine, seconds of trial, and files with their sizes
@@ -55,19 +56,21 @@ def launch(config: Path) -> None:
     """Become the agent that is to serve; returns where that is the packaged one, or where this was started here already."""
     if AGENT in os.environ:
         return
-    log = Log("info")
+    log, seen = Log("info"), 0
     try:
-        for installed in chosen(config, _table(config), log):
+        table = _table(config)
+        for installed in chosen(config, table, log):
             _become(installed, config, log)
+        seen = _changed(_folder(config, table))
     except Exception as error:  # whatever is wrong with an update, an agent serves
         log("error", "the packaged agent serves", why=f"{type(error).__name__}: {error}")
-    os.environ[AGENT] = ""
+    os.environ[AGENT], os.environ[SEEN] = "", str(seen)
 
 
 def relaunch(config: Path) -> None:
     """Let the launcher choose again, in the place of this process. Returns only where that is impossible."""
     known = packaged()
-    environment = {k: v for k, v in os.environ.items() if k not in (AGENT, FOLDER, *VARIABLES)} | known["variables"]
+    environment = {k: v for k, v in os.environ.items() if k not in (AGENT, FOLDER, SEEN, *VARIABLES)} | known["variables"]
     os.execve(known["python"], [known["python"], "-m", "edgeloop_agent.launcher", str(config)], environment)
 
 
@@ -129,12 +132,9 @@ def _section(table: Table, name: str) -> Table:
 
 def chosen(config: Path, table: Table, log: Log) -> Iterator[Installed]:
     """What is to be started, the first choice first. Counts a start of each that is taken from it."""
-    name = _section(table, "updates").get("agent")
-    if not isinstance(name, str) or not name:
+    folder = _folder(config, table)
+    if folder is None:
         return
-    from urllib.parse import quote  # here, as what follows: most devices follow no agent, and the supervisor is small
-
-    folder = _state(config, table) / "updates" / "others" / quote(f"agent:{name}", safe="")
     journal = read(folder)
     trial = journal.get("trial")
     if isinstance(trial, dict):
@@ -151,6 +151,23 @@ def chosen(config: Path, table: Table, log: Log) -> Iterator[Installed]:
     installed = _installed(folder, journal, journal.get("active"), False, log)
     if installed is not None and _counted(installed, log):
         yield installed
+
+
+def _folder(config: Path, table: Table) -> Path | None:
+    """Of the agent that the device follows; None: it follows none."""
+    name = _section(table, "updates").get("agent")
+    if not isinstance(name, str) or not name:
+        return None
+    from urllib.parse import quote  # here, as in what follows: most devices follow no agent, and the supervisor is small
+
+    return _state(config, table) / "updates" / "others" / quote(f"agent:{name}", safe="")
+
+
+def _changed(folder: Path | None) -> int:
+    try:
+        return (folder / "journal.json").stat().st_mtime_ns if folder is not None else 0
+    except OSError:
+        return 0
 
 
 def _state(config: Path, table: Table) -> Path:
@@ -228,6 +245,7 @@ def _become(installed: Installed, config: Path, log: Log) -> None:
     from edgeloop_agent.trial_guard import guard
 
     environment = {**environment_of(installed.path), AGENT: installed.sha256, FOLDER: str(installed.folder)}
+    environment[SEEN] = str(_changed(installed.folder))
     log("info", "agent", version=installed.version, target=installed.target, on_trial=installed.on_trial)
     if installed.on_trial:
         try:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 import signal
-import stat
 import subprocess
 import sys
 import time
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +15,16 @@ import msgspec
 import pytest
 
 import power_cuts
-from agent_bench import PYTHON, AgentBench, needs_of, stand_in, wheelhouse
+from agent_bench import AgentBench, house_of, left, offered, stand_in, taken
 from commands import HERE, command
 from edgeloop_agent import launcher
 from edgeloop_agent.logs import Log
+from edgeloop_agent.metrics import Counts
 from edgeloop_agent.updates import environments
+from edgeloop_agent.updates.agent_trial import AgentTrial
 from edgeloop_agent.updates.journal import Journal
-from edgeloop_contract.errors import StorageError
 from edgeloop_contract.manifest import SCHEMA
-from edgeloop_contract.wheelhouse import Wheel, WheelhouseManifest, write
+from edgeloop_contract.messages import Event
 from hubs import version
 from programs import needs
 from serving import GOLDEN, eventually
@@ -38,23 +34,6 @@ from wheels import wheel
 @pytest.fixture
 def device(tmp_path: Path) -> AgentBench:
     return AgentBench(tmp_path)
-
-
-def offered(device: AgentBench, number: int) -> str:
-    device.offer(number)
-    device.repository.publish()
-    return device.turn()
-
-
-def taken(device: AgentBench, number: int) -> None:
-    assert "is staged" in offered(device, number)
-    assert device.running().version == number
-    device.taken()
-
-
-def left(device: AgentBench) -> set[str]:
-    """Environments, downloads and what was not finished."""
-    return {p.name for pattern in ("env-*", "*.partial", "slot-*") for p in device.journal.path.glob(pattern)}
 
 
 def test_an_agent_is_installed_beside_started_on_trial_and_kept(device: AgentBench) -> None:
@@ -127,144 +106,6 @@ def test_a_fleet_that_goes_back_takes_what_is_still_installed(device: AgentBench
     assert device.running().version == 2
 
 
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "another Python": ({"python": "3.9"}, "this device has"),
-    "another machine": ({"machine": "riscv64"}, "it is for riscv64"),
-    "a later library": ({"glibc": "2.999"}, "it needs glibc 2.999"),
-    "journals of a later format": ({"journal": 99}, "no way back"),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_does_not_fit_is_refused_before_it_is_downloaded(what: str, device: AgentBench) -> None:
-    changed, says = REFUSED[what]
-    house = wheelhouse(device.bundles, 2)
-    device.offer_house(house, 2, {**needs_of(house), **changed})
-    device.repository.publish()
-    for file in (device.repository.folder / "targets").iterdir():
-        file.unlink()
-    assert says in device.turn()
-    assert [(e.kind, says in e.text) for e in device.journal.load().events] == [("failed", True)] and not left(device)
-
-
-def house_of(folder: Path, wheels: list[Path], spoil: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
-    """A wheelhouse that `pack-agent` would not make."""
-    described = [
-        Wheel(w.name, w.name.partition("-")[0], "1", w.stat().st_size, hashlib.sha256(w.read_bytes()).hexdigest()) for w in wheels
-    ]
-    fields: dict[str, Any] = {
-        "version": "9.0.2", "python": PYTHON, "machine": "", "glibc": "", "reads": 3, "journal": 1, "unpacked_bytes": 100_000,
-        "wheels": described,
-    }  # fmt: skip
-    spoil(fields)
-    write(folder / "agent-pi-2.wheelhouse", WheelhouseManifest(**fields), wheels)
-    return folder / "agent-pi-2.wheelhouse"
-
-
-def linked(path: Path) -> Path:
-    with zipfile.ZipFile(path, "a") as archive:
-        entry = zipfile.ZipInfo("edgeloop_agent/link.py")
-        entry.external_attr = (stat.S_IFLNK | 0o777) << 16
-        archive.writestr(entry, "/etc/passwd")
-    return path
-
-
-def digest_changed(fields: dict[str, Any]) -> None:
-    fields["wheels"] = [msgspec.structs.replace(w, sha256="0" * 64) for w in fields["wheels"]]
-
-
-HOSTILE: dict[str, tuple[str, dict[str, str | bytes], str]] = {  # its wheel's name, further files of it, what is said
-    "out of the folder": ("edgeloop", {"../../evil.py": ""}, "unsafe file name"),
-    "an absolute path": ("edgeloop", {"/etc/evil.py": ""}, "unsafe file name"),
-    "out by data": ("edgeloop", {"x-1.data/purelib/../../evil.py": ""}, "unsafe file name"),
-    "Python's own json": ("other", {"json.py": ""}, "the place of Python's own json"),
-    "what Python runs": ("other", {"sitecustomize/__init__.py": ""}, "the place of Python's own sitecustomize"),
-    "lines that Python runs": ("edgeloop", {"evil.pth": "import os"}, "would be run at each start"),
-    "the agent's own package": ("other", {"edgeloop_agent/worker.py": ""}, "the agent's own edgeloop_agent"),
-    "the list of files": ("other", {"agent.json": "{}"}, "the environment's own list"),
-    "a bomb": ("edgeloop", {"big.bin": bytes(50_000_000)}, "more than the 100000 bytes that the manifest says"),
-}
-
-
-def refused(device: AgentBench, house: Path, says: str) -> None:
-    """Refused with its sentence, once and for all; nothing stays of it, and the agent is the same."""
-    before = device.running()
-    device.offer_house(house, 2)
-    device.repository.publish()
-    kept = left(device)
-    said = device.turn()
-    assert says in said and "did not pass" in said, said
-    assert device.running() == before and left(device) == kept
-    assert said.rpartition("agent:pi: ")[2] not in device.turn()  # it is not tried again
-    assert [e.kind for e in device.journal.load().events][-1:] == ["failed"]
-    assert not list(device.journal.path.parent.parent.glob("**/evil*"))
-
-
-@pytest.mark.parametrize("what", HOSTILE)
-def test_a_hostile_wheel_is_refused_and_leaves_nothing(what: str, device: AgentBench, tmp_path: Path) -> None:
-    project, more, says = HOSTILE[what]
-    wheels = [wheel(tmp_path / "w", "edgeloop", "9.0.2", {**stand_in(2), **(more if project == "edgeloop" else {})})]
-    if project != "edgeloop":
-        wheels.append(wheel(tmp_path / "w", project, "1", more))
-    if what == "a bomb":
-        with zipfile.ZipFile(wheels[0], "a", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("bigger.bin", bytes(50_000_000))
-    refused(device, house_of(tmp_path, wheels), says)
-
-
-SPOILED: dict[str, Callable[[Path], Path]] = {
-    "a link": lambda folder: house_of(folder, [linked(wheel(folder / "w", "edgeloop", "9.0.2", stand_in(2)))]),
-    "another digest": lambda folder: house_of(folder, [wheel(folder / "w", "edgeloop", "9.0.2", stand_in(2))], digest_changed),
-    "a file twice": lambda folder: house_of(
-        folder, [wheel(folder / "w", "edgeloop", "9.0.2", stand_in(2)), *(wheel(folder / "w", n, "1", {"m.py": ""}) for n in "ab")]
-    ),
-    "no zip": lambda folder: house_of(folder, [_written(folder / "edgeloop-9.0.2-py3-none-any.whl", b"PK nonsense")]),
-    "another version": lambda folder: house_of(folder, [wheel(folder / "w", "edgeloop", "9.0.7", stand_in(7))]),
-    "it refuses itself": lambda folder: house_of(folder, [wheel(folder / "w", "edgeloop", "9.0.2", stand_in(2, "no camera"))]),
-    "it does not start": lambda folder: house_of(
-        folder,
-        [wheel(folder / "w", "edgeloop", "9.0.2", {**stand_in(2), "edgeloop_agent/updates/self_check.py": "import gone"})],
-    ),
-}
-SAYS = {
-    "a link": "is a link", "another digest": "not what the manifest says", "a file twice": "is in two wheels", "no zip": "not a zip",
-    "another version": "agent 9.0.7 started in the place of 9.0.2", "it refuses itself": "no camera",
-    "it does not start": "No module named 'gone'",
-}  # fmt: skip
-
-
-def _written(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    return path
-
-
-@pytest.mark.parametrize("what", SPOILED)
-def test_a_spoiled_wheelhouse_is_refused_and_leaves_nothing(what: str, device: AgentBench, tmp_path: Path) -> None:
-    refused(device, SPOILED[what](tmp_path), SAYS[what])
-
-
-def test_too_many_files_are_refused(device: AgentBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environments, "MAX_FILES", 3)
-    refused(device, house_of(tmp_path, [wheel(tmp_path / "w", "edgeloop", "9.0.2", stand_in(2))]), "more than 3 files")
-
-
-def test_what_is_in_the_file_must_be_what_was_signed(device: AgentBench, tmp_path: Path) -> None:
-    house = wheelhouse(device.bundles, 2)
-    device.offer_house(house, 2, {**needs_of(house), "version": "9.9.9"})
-    device.repository.publish()
-    assert "not what its signature says" in device.turn() and not left(device)
-
-
-def test_a_device_without_room_says_so_and_keeps_what_it_has(device: AgentBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken(device, 2)
-    full = shutil.disk_usage("/")._replace(free=1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    with pytest.raises(StorageError, match="1,000 bytes are free, and the new agent needs"):
-        offered(device, 3)
-    assert device.journal.load().events[-1].kind == "no-room"
-    assert device.running().version == 2 and left(device) == {"env-" + str(device.journal.load().active)}
-
-
 def test_an_agent_that_is_followed_no_more_leaves_no_files(device: AgentBench) -> None:
     taken(device, 2)
     path = device.journal.path
@@ -299,7 +140,7 @@ def test_a_journal_of_nonsense_starts_the_packaged_agent(
     (device.journal.path / "journal.json").write_text(NONSENSE[what])
     monkeypatch.delenv(launcher.AGENT, raising=False)
     launcher.launch(device.path)
-    assert os.environ.pop(launcher.AGENT) == ""
+    assert (os.environ.pop(launcher.AGENT), os.environ.pop(launcher.SEEN) != "") == ("", True)
 
 
 def test_a_later_agents_journal_is_read_and_what_it_added_is_kept_by_the_launcher(device: AgentBench) -> None:
@@ -330,6 +171,26 @@ def test_the_launcher_needs_nothing_that_an_update_brings() -> None:
 def test_a_wheel_says_what_its_agent_reads() -> None:
     said = json.loads((HERE.parent / "device_agent" / "edgeloop_agent" / "reads.json").read_text())
     assert said == {"reads": SCHEMA, "journal": environments.JOURNAL}
+
+
+def test_a_worker_asks_for_the_launcher_once_for_each_change_of_the_journal(
+    device: AgentBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the launcher cannot write, it starts the agent that is there; to be asked again at once would be a loop."""
+    asked: list[int] = []
+    offered(device, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("edgeloop_agent.launcher.try_change", lambda *_: False)
+        launcher.launch(device.path)
+    monkeypatch.setenv(launcher.AGENT, os.environ.pop(launcher.AGENT))
+    monkeypatch.setenv(launcher.SEEN, os.environ.pop(launcher.SEEN))
+    trial = AgentTrial(device.journal, Counts(), Log("error"), device.config.updates, lambda: asked.append(1))
+    trial.tick()
+    assert not asked
+    device.journal.change(lambda j: j.noted(Event(key="k" * 16, kind="x", at=1.0)))
+    trial.tick()
+    trial.tick()
+    assert asked == [1]
 
 
 def checked(device: AgentBench) -> str:

@@ -6,9 +6,11 @@ and its end, with the next start.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from edgeloop_agent.updates.cycle import UpdateCycle
 from edgeloop_agent.updates.cycle_messages import CycleRequest
 from edgeloop_agent.updates.journal import BOOTS_IN_TRIAL, Running, UpdateFolder
 from edgeloop_agent.updates.slots import committed
-from edgeloop_contract.wheelhouse import opened
+from edgeloop_contract.wheelhouse import Wheel, WheelhouseManifest, opened, write
 from edgeloop_pipeline.fleet.agent_package import pack
 from update_bench import Bench
 from wheels import wheel
@@ -56,6 +58,20 @@ def wheelhouse(folder: Path, number: int, files: dict[str, str | bytes] | None =
 def needs_of(house: Path) -> Any:
     with opened(house, 1 << 30) as found:
         return msgspec.to_builtins(found.manifest.needs)
+
+
+def house_of(folder: Path, wheels: list[Path], spoil: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
+    """A wheelhouse that `pack-agent` would not make."""
+    described = [
+        Wheel(w.name, w.name.partition("-")[0], "1", w.stat().st_size, hashlib.sha256(w.read_bytes()).hexdigest()) for w in wheels
+    ]
+    fields: dict[str, Any] = {
+        "version": "9.0.2", "python": PYTHON, "machine": "", "glibc": "", "reads": 3, "journal": 1, "unpacked_bytes": 100_000,
+        "wheels": described,
+    }  # fmt: skip
+    spoil(fields)
+    write(folder / "agent-pi-2.wheelhouse", WheelhouseManifest(**fields), wheels)
+    return folder / "agent-pi-2.wheelhouse"
 
 
 class AgentBench(Bench):
@@ -108,6 +124,23 @@ class AgentBench(Bench):
 
     def words(self, ending: str) -> list[str]:
         return [sys.executable, str(Path(__file__)), str(self.path), ending]
+
+
+def offered(device: AgentBench, number: int) -> str:
+    device.offer(number)
+    device.repository.publish()
+    return device.turn()
+
+
+def taken(device: AgentBench, number: int) -> None:
+    assert "is staged" in offered(device, number)
+    assert device.running().version == number
+    device.taken()
+
+
+def left(device: AgentBench) -> set[str]:
+    """Environments, downloads and what was not finished."""
+    return {p.name for pattern in ("env-*", "*.partial", "slot-*") for p in device.journal.path.glob(pattern)}
 
 
 def follow(path: Path, ending: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeloop_agent.config import Updates
-from edgeloop_agent.launcher import AGENT
+from edgeloop_agent.launcher import AGENT, SEEN
 from edgeloop_agent.updates.journal import UpdateFolder
 from edgeloop_agent.updates.policy import trial_verdict
 from edgeloop_agent.updates.slots import committed, rolled_back, try_change
@@ -37,7 +37,8 @@ class AgentTrial:
     again: Callable[[], None] = ask_for_launcher
 
     def __post_init__(self) -> None:
-        self.seen_journal = -1.0
+        # What the launcher could not start, as where it cannot write, is not asked of it again until something changes.
+        self.seen_journal = int(os.environ.get(SEEN, "-1"))
         self.began: float | None = None
         self.sha256 = os.environ.get(AGENT, "")
         journal = self.folder.load()
