@@ -146,13 +146,13 @@ def cuts(
             yield f"{loss}, {about.__name__}", len(range(0, len(calls), stride)), old, wrong
 
 
-def full_disks(folder: Path, stride: int) -> tuple[int, int, list[str]]:
+def full_disks(folder: Path, stride: int, made: Callable[[Path], Bench] = Bench) -> tuple[int, int, list[str]]:
     """The update on a disk that is full after n pages, for every n until it fits; then there is room again. Needs root.
 
     Returns (disks, how often the old version ran, what went wrong).
     """
     folder.mkdir(parents=True)
-    bench, page = Bench(folder), os.sysconf("SC_PAGE_SIZE")
+    bench, page = made(folder), os.sysconf("SC_PAGE_SIZE")
     versions = next_one(bench)
     state, kept = bench.folder.path, folder / "kept"
     shutil.copytree(state, kept, symlinks=True)

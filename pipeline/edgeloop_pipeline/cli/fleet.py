@@ -103,6 +103,8 @@ def publish(
     client = open_hub(hub, ca_file)
     if config is not None and agent is not None:
         raise UsageError("--config and --agent: BUNDLE is one of them; give one")
+    if agent is None and bundle.suffix == ".wheelhouse":
+        raise UsageError(f"{bundle}: is a wheelhouse; give --agent NAME, for devices whose updates.agent is NAME")
     if config is not None or agent is not None:
         keys = open_keys(folder, passphrase)
         if config is not None:
