@@ -70,7 +70,7 @@ def launch(config: Path) -> None:
 def relaunch(config: Path) -> None:
     """Let the launcher choose again, in the place of this process. Returns only where that is impossible."""
     known = packaged()
-    environment = {k: v for k, v in os.environ.items() if k not in (AGENT, FOLDER, SEEN, *VARIABLES)} | known["variables"]
+    environment = {k: v for k, v in os.environ.items() if k not in (AGENT, FOLDER, LAUNCHER, SEEN, *VARIABLES)} | known["variables"]
     os.execve(known["python"], [known["python"], "-m", "edgeloop_agent.launcher", str(config)], environment)
 
 
