@@ -25,7 +25,7 @@ import urllib3
 from harness import NotRun, Row, at_least, at_most, each, main
 from hub_fleet import enrolled, fleet, get, new
 from hubs import Hub, running_hub, version
-from power_cuts import cuts, full_disks
+from power_cuts import AGENTS, UPDATES, cuts, full_disks
 from test_hub_stores import postgres, postgres_folder
 from update_bench import Bench, fetched, served
 
@@ -65,7 +65,7 @@ def measure(quick: bool) -> Iterator[Row]:
 def power(folder: Path, stride: int) -> Iterator[Row]:
     if shutil.which("strace") is None:
         raise NotRun("strace is not installed (apt install strace)")
-    for what, points, old, wrong in cuts(folder, stride, stride):
+    for what, points, old, wrong in cuts(folder, stride, stride, (*UPDATES, *AGENTS)):
         for line in wrong[:3]:
             print(line, file=sys.stderr)
         yield Row(f"{what}: no verified version", len(wrong), f"of {points}", None, None, "= 0", not wrong)

@@ -12,6 +12,7 @@ import msgspec
 
 from edgeloop_contract.gate_messages import GateStatus
 from edgeloop_contract.messages import Device, Heartbeat, Target
+from edgeloop_contract.needs import AgentNeeds
 from edgeloop_contract.rollout import RolloutPlan, RolloutState
 
 __all__ = [
@@ -100,6 +101,7 @@ class BundleSummary(_Answer, frozen=True):
     `schema`: the lowest reader that runs it, for what it `requires`. `unknown`: what nobody knows of it. `task`: its kind; "": an
     earlier hub did not keep it. `quantities` and their standard deviations `spread`: of regression. `background`: of segmentation.
     `points`: the names of a box's points, of keypoints.
+    `agent`: what a wheelhouse is, and what a device needs for it.
     """
 
     model: str = ""
@@ -119,6 +121,7 @@ class BundleSummary(_Answer, frozen=True):
     spread: list[float] = []
     background: str = ""
     points: list[str] = []
+    agent: AgentNeeds | None = None
 
 
 class PublishedBundle(BundleSummary, frozen=True, kw_only=True):

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["BUNDLE", "CONFIG", "CONFIG_MODEL", "DELTA", "MAX_CONFIG_BYTES", "config_problem"]
+__all__ = [
+    "AGENT", "AGENT_MODEL", "BUNDLE", "CONFIG", "CONFIG_MODEL", "DELTA", "MAX_CONFIG_BYTES", "config_problem", "kind_of_model",
+    "name_problem",
+]  # fmt: skip
 
-BUNDLE, CONFIG, DELTA = "bundle", "config", "delta"  # `kind` in a target's custom part; without one it is a bundle
-CONFIG_MODEL = "config:"  # before a config's name, where a bundle has its model's name
+BUNDLE, CONFIG, DELTA, AGENT = "bundle", "config", "delta", "agent"  # `kind` in a target's custom part; without one it is a bundle
+CONFIG_MODEL, AGENT_MODEL = "config:", "agent:"  # before the name of a config or an agent, where a bundle has its model's name
 MAX_CONFIG_BYTES = 256 << 10
+
+
+def kind_of_model(model: str) -> str:
+    """What is published under this name."""
+    return CONFIG if model.startswith(CONFIG_MODEL) else AGENT if model.startswith(AGENT_MODEL) else BUNDLE
+
+
+def name_problem(kind: str, model: str, version: object) -> str:
+    """What is wrong with the name or the version of a config or an agent; "" where nothing is."""
+    if not re.fullmatch(rf"{kind}:[a-z0-9][a-z0-9-]{{0,62}}", model):
+        return f"{model[:80]!r} names no {kind}; use a-z, 0-9 and -, up to 63 of them"
+    if not isinstance(version, int) or isinstance(version, bool) or not 0 < version < 1 << 53:
+        return "its version is no whole number above 0"
+    return ""
 
 
 def config_problem(content: bytes, model: str, version: object) -> str:
     """Why these bytes are no config for devices, as far as anybody but a device can tell; "" where nothing is wrong."""
-    if not re.fullmatch(r"config:[a-z0-9][a-z0-9-]{0,62}", model):
-        return f"{model[:80]!r} names no config; use a-z, 0-9 and -, up to 63 of them"
-    if not isinstance(version, int) or isinstance(version, bool) or not 0 < version < 1 << 53:
-        return "its version is no whole number above 0"
+    if problem := name_problem(CONFIG, model, version):
+        return problem
     if len(content) > MAX_CONFIG_BYTES:
         return f"{len(content)} bytes; a config has {MAX_CONFIG_BYTES} at most"
     try:

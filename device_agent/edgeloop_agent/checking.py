@@ -152,6 +152,10 @@ def _updates(config: Config, path: Path) -> Iterator[str]:
     if settings.config:
         slot = folder.of_config(settings.config).load().running
         yield f"config: follows {settings.config}; {f'{slot.target} is in use in place of {path}' if slot else f'{path} is in use'}"
+    if settings.agent:
+        from edgeloop_agent.updates.agent_slots import described
+
+        yield f"agent: follows {settings.agent}; {described(folder.of_agent(settings.agent))}"
     remedy = f"run edgeloop-agent enrol {path}" + ("" if settings.hub else " --root FOLDER/metadata/1.root.json")
     try:
         yield f"trusted keys: {_root(folder.root) if folder.root.exists() else f'none yet; {remedy}'}"

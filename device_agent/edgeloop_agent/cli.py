@@ -216,9 +216,18 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    from edgeloop_agent import launcher
+
+    launcher.launch(options.config)
     from edgeloop_agent.supervisor import Supervisor
 
-    return Supervisor(options.config).run()
+    try:
+        return Supervisor(options.config).run()
+    except EdgeloopError:
+        if launcher.is_on_trial():
+            launcher.relaunch(options.config)
+        launcher.started()  # a config with problems is no fault of the agent
+        raise
 
 
 def _check(options: argparse.Namespace) -> int:

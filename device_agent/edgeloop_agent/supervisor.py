@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edgeloop_agent import launcher
 from edgeloop_agent.config import ROLLED_OUT, Config, load
 from edgeloop_agent.in_flight import DeathRecord
 from edgeloop_agent.logs import Log
@@ -36,8 +37,8 @@ FAULT_SIGNALS = {
 }  # caused by the recording in work
 FATAL_EXIT_CODES = {2, 5, 6}  # wrong config, wrong bundle, this device cannot: starting again would not help by itself
 
-Request = Literal["", "stop", "reload"]
-Ending = Literal["done", "crashed", "hung", "stopped", "reload", "fatal"]
+Request = Literal["", "stop", "reload", "relaunch"]
+Ending = Literal["done", "crashed", "hung", "stopped", "reload", "relaunch", "fatal"]
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Supervisor:
         signal.signal(signal.SIGTERM, lambda *_: self._on_signal("stop"))
         signal.signal(signal.SIGINT, lambda *_: self._on_signal("stop"))
         signal.signal(signal.SIGHUP, lambda *_: self._on_signal("reload"))
+        signal.signal(signal.SIGUSR1, lambda *_: self._on_signal("relaunch"))
         gave_up = ""
         while True:
             self._choose_config(gave_up)
@@ -68,7 +70,11 @@ class Supervisor:
             end, code = self._one_worker()
             if end == "fatal" and self.rolled_out and self.crashes < MAX_GIVEN_BACK:
                 gave_up, end = f"the agent ended with exit code {code}", "crashed"
+            if end == "relaunch" or (end in ("crashed", "hung", "fatal") and launcher.is_on_trial()):
+                self._relaunch(end)
+                continue
             if end in ("done", "stopped", "fatal"):
+                launcher.started()  # what ended it is no fault of the installed agent
                 notify(STOPPING=1)
                 return code
             if end == "reload":
@@ -84,6 +90,17 @@ class Supervisor:
             self.log("warning", "worker restarts", after=end, seconds=delay, restarts=self.restarts)
             if not self._wait(delay):
                 return 0
+
+    def _relaunch(self, end: Ending) -> None:
+        """Another agent may take the place of this process: a start of one on trial is counted, and another one chosen at last."""
+        self.log("info", "the launcher chooses the agent", after=end)
+        if end != "relaunch" and not self._wait(self.config.limits.restart_seconds):
+            return
+        self.request = ""
+        try:
+            launcher.relaunch(self.config_path)
+        except OSError as error:
+            self.log("error", "the launcher cannot be started: this agent goes on", why=error)
 
     def _choose_config(self, gave_up: str) -> None:
         """The device's own config, or the one of its rollout: a process chooses, so that this one stays small.
@@ -146,6 +163,7 @@ class Supervisor:
             if b"R" in progress:
                 ready = self.was_ready = True
                 notify(READY=1, STATUS="running")
+                launcher.started()
                 self.log("info", "ready", seconds=round(now - started, 3))
             if progress:
                 last = now
@@ -196,11 +214,13 @@ class Supervisor:
             worker.send_signal(signal.SIGTERM)
             return "reload"
         worker.send_signal(signal.SIGTERM)
-        return "stop"
+        return "stop" if self.request == "stop" else "relaunch"
 
     def _ending_of(self, code: int, done: bool, requested: str) -> tuple[Ending, int]:
         if requested == "reload" and self.request != "stop":
             return "reload", 0
+        if requested == "relaunch" and self.request != "stop":
+            return "relaunch", 0
         if requested:
             self.log("info", "stopped")
             return "stopped", 0

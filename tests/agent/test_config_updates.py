@@ -53,6 +53,7 @@ HELD = {
     "another hub": ('folder = "{stick}"', 'hub = "https://elsewhere.example"', "updates.hub"),
     "another folder": ('folder = "{stick}"', 'folder = "/elsewhere"', "updates.folder"),
     "another name": ('config = "kitchen"', 'config = "cellar"', "updates.config"),
+    "an agent": ('config = "kitchen"', 'config = "kitchen"\nagent = "pi"', "updates.agent"),
     "another state": ('state = "state"', 'state = "elsewhere"', "state"),
     "a password": ("[output]", '[split]\n[[split.tails]]\naddress = "https://ada:secret@tail.example"\n[output]', "password"),
     "no toml": ("bundles", "bundles = = ", "not TOML"),

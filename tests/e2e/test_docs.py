@@ -26,6 +26,7 @@ COMMANDS = (
     "doctor",
     "probe",
     "pack",
+    "pack-agent",
     "check-tensorrt",
     "sweep",
     "keys",

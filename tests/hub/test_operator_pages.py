@@ -16,10 +16,10 @@ from edgeloop_contract.hub_messages import PublishedBundle, VariantSummary
 from edgeloop_contract.messages import Event
 from edgeloop_contract.rollout import Step
 from edgeloop_hub import event_list
-from edgeloop_hub.fleet import marks, rollout_members, rollout_view
+from edgeloop_hub.fleet import finding, marks, rollout_members, rollout_view
 from edgeloop_hub.rollouts import rollout_store, service
 from edgeloop_hub.storage import device_rows
-from edgeloop_hub.storage.fleet_tables import device_states, device_tags
+from edgeloop_hub.storage.fleet_tables import device_bundles, device_states, device_tags
 from edgeloop_hub.storage.schema import events
 from edgeloop_hub.updates.lineage import changes
 from hub_parts import NEW, OLD, Parts, beat, parts
@@ -122,6 +122,25 @@ def test_no_rollout_waits_for_a_pinned_device(hub: Parts) -> None:
         assert service.assess(database, stored).cohort == 2
         assert rollout_members.cohort(database, stored) == (2, 0, 2)
         assert [m.name for m in rollout_members.members(database, stored, "late", "")[0]] == ["first", "free"]
+
+
+def test_a_rollout_of_an_agent_counts_who_runs_it_beside_the_first_bundle(hub: Parts) -> None:
+    hub.bundle("agent-pi-1.wheelhouse", "c" * 64, model="agent:pi", version=1)
+    hub.bundle("agent-pi-2.wheelhouse", "d" * 64, model="agent:pi", version=2)
+    for name in ("new", "old", "none"):
+        hub.device(name)
+        hub.report(name, f"key-{name:0>8}", beat(OLD, answered=5))
+    beside = [{"device": "new", "version": 2, "sha256": "d" * 64}, {"device": "old", "version": 1, "sha256": "c" * 64}]
+    with hub.hub.database.writing() as database:
+        database.execute(insert(device_bundles), [{**row, "model": "agent:pi", "at": NOW} for row in beside])
+    number = hub.rollout("agent-pi-2.wheelhouse", [Step(percent=100.0)])
+    with hub.hub.database.reading() as database:
+        stored = rollout_store.find(database, number)
+        assert rollout_members.cohort(database, stored) == (2, 1, 1)
+        shown = {who: rollout_members.members(database, stored, who, "")[0] for who in ("in", "late")}
+        assert [(who, m.name, m.version) for who in shown for m in shown[who]] == [("in", "new", 2), ("late", "old", 1)]
+        assert finding.running(database)["d" * 64] == 1
+        assert [d.name for d in finding.found(database, finding.Filter(bundle="d" * 16), "", 1, NOW)] == ["new"]
 
 
 def test_what_changed_between_versions_is_said() -> None:

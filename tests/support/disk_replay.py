@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CHANGING = (
-    "openat", "write", "ftruncate", "fsync", "fdatasync", "rename", "unlink", "unlinkat", "mkdir", "rmdir", "symlink", "sendfile",
+    "openat", "write", "ftruncate", "fsync", "fdatasync", "rename", "unlink", "unlinkat", "mkdir", "rmdir", "symlink", "sendfile", "sync",
 )  # fmt: skip
 NOT_REPLAYED = ("pwrite64", "writev", "copy_file_range", "renameat", "renameat2", "link", "linkat", "symlinkat", "mkdirat")
 LINE = re.compile(r"^(\w+)\((.*)\)\s+= (-?\d+)")
@@ -64,7 +64,16 @@ class Disk:
                 found[str(path)] = (FOLDER, "") if path.is_dir() else File(path.read_bytes(), path.read_bytes())
         return cls(dict(found), dict(found))
 
+    def sync(self) -> None:
+        for each in self.names.values():
+            if isinstance(each, File):
+                each.synced = each.content
+        self.safe, self.pending = dict(self.names), []
+
     def apply(self, call: Call) -> None:
+        if call.name == "sync":
+            self.sync()
+            return
         path = call.path
         at = self.names.get(path)
         if call.name == "openat":
@@ -86,11 +95,16 @@ class Disk:
                     _set(self.safe, changes)
                 self.pending = [c for c in self.pending if c[0][0] != path]
         elif call.name == "rename":
-            self._change([(path, None), (call.other, at)])
+            self._rename(path, call.other)
         elif call.name in ("unlink", "unlinkat", "rmdir"):
             self._change([(path, None)])
         else:
             self._change([(path, (FOLDER, "") if call.name == "mkdir" else ("link", call.other))])
+
+    def _rename(self, path: str, to: str) -> None:
+        """What is in a folder goes with it."""
+        moved = [path, *(p for p in self.names if p.startswith(f"{path}/"))]
+        self._change([*((p, None) for p in moved), *((to + p.removeprefix(path), self.names.get(p)) for p in moved)])
 
     def _change(self, what: list[tuple[str, Node | None]]) -> None:
         changes = [(str(Path(path).parent), path, node) for path, node in what]
@@ -167,7 +181,7 @@ def traced(words: list[str], stdin: bytes, folder: Path, log: Path) -> list[Call
             continue
         counts[found[1]] += 1
         call = _call(found[1], counts[found[1]], found[2], int(found[3]))
-        if int(found[3]) >= 0 and call.path.startswith(str(folder)):
+        if int(found[3]) >= 0 and (call.name == "sync" or call.path.startswith(str(folder))):
             if call.name in NOT_REPLAYED:
                 raise RuntimeError(f"{call.name} on {call.path} is not replayed here")
             if call.name != "openat" or re.search("O_WRONLY|O_RDWR", found[2]):
@@ -176,6 +190,8 @@ def traced(words: list[str], stdin: bytes, folder: Path, log: Path) -> list[Call
 
 
 def _call(name: str, nth: int, arguments: str, result: int) -> Call:
+    if name == "sync":
+        return Call(name, nth, "")
     strings = [_decoded(s) for s in re.findall(f'"({HEX})"', arguments)]
     open_files = [os.fsdecode(_decoded(s)) for s in re.findall(f"<({HEX})>", arguments)]
     if name in ("write", "fsync", "fdatasync", "ftruncate", "sendfile", *NOT_REPLAYED[:3]):

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 from securesystemslib.signer import CryptoSigner
 
+from agent_bench import AgentBench
 from disk_replay import AT_1970, LOSSES, Disk, laid, traced
 from edgeloop_contract.errors import EdgeloopError
 from hubs import version
@@ -81,7 +82,26 @@ def by_delta(bench: Bench) -> tuple[int, ...]:
     return versions
 
 
-BENCHES: dict[Callable[[Bench], tuple[int, ...]], Callable[[Path], Bench]] = {beside: two_bundles, config: ConfigBench}
+def agent(bench: Bench) -> tuple[int, ...]:
+    """The device's own agent, whose version 2 was taken before: installed, started on trial, kept."""
+    return next_one(bench)
+
+
+def first_agent(bench: Bench) -> tuple[int, ...]:
+    """No agent was taken before: the packaged one runs."""
+    return (0, *first(bench)[1:])
+
+
+def agent_given_back(bench: Bench) -> tuple[int, ...]:
+    """The same, but its trial fails."""
+    return next_one(bench)
+
+
+BENCHES: dict[Callable[[Bench], tuple[int, ...]], Callable[[Path], Bench]] = {
+    beside: two_bundles,
+    config: ConfigBench,
+} | dict.fromkeys((agent, first_agent, agent_given_back), AgentBench)
+AGENTS = (agent, first_agent, agent_given_back)
 UPDATES = (first, next_one, new_root, beside, config, by_delta)
 
 
@@ -96,9 +116,12 @@ def cuts(
         state, kept = bench.folder.path, folder / f"{about.__name__}-kept"
         shutil.copytree(state, kept, symlinks=True)
         words = [sys.executable, "-m", "edgeloop_agent.updates", str(folder / about.__name__ / "agent.toml")]
+        if isinstance(bench, AgentBench):
+            words = bench.words("fails" if about is agent_given_back else "passes")
         told = msgspec.json.encode(bench.request())
         calls = traced(words, told, state, folder / "strace.log")
         wrong, old, points = [], 0, range(0, len(calls), kill_stride)
+        ends = 2 if about is agent_given_back else 1
         for i in points:
             _restore(kept, state)
             inject = f"inject={calls[i].name}:signal=SIGKILL:when={calls[i].nth}"
@@ -108,7 +131,7 @@ def cuts(
             )  # fmt: skip
             if done.returncode != 137 and done.returncode != -9:
                 wrong.append(f"call {i} {calls[i].name}: was not killed ({done.returncode})")
-            old += _ends_well(bench, versions, f"killed at call {i}, {calls[i].name}", wrong)
+            old += _ends_well(bench, versions, f"killed at call {i}, {calls[i].name}", wrong, ends)
         yield f"killed, {about.__name__}", len(points), old, wrong
         for loss, found in LOSSES.items():
             # No battery keeps a small board's clock: in one of the ways it is 1970 after the cut.
@@ -118,18 +141,18 @@ def cuts(
             for i, call in enumerate(calls):
                 if i % stride == 0:
                     laid(state, found(disk, i))
-                    old += _ends_well(bench, versions, f"{loss}, before call {i}, {call.name}", wrong)
+                    old += _ends_well(bench, versions, f"{loss}, before call {i}, {call.name}", wrong, ends)
                 disk.apply(call)
             yield f"{loss}, {about.__name__}", len(range(0, len(calls), stride)), old, wrong
 
 
-def full_disks(folder: Path, stride: int) -> tuple[int, int, list[str]]:
+def full_disks(folder: Path, stride: int, made: Callable[[Path], Bench] = Bench) -> tuple[int, int, list[str]]:
     """The update on a disk that is full after n pages, for every n until it fits; then there is room again. Needs root.
 
     Returns (disks, how often the old version ran, what went wrong).
     """
     folder.mkdir(parents=True)
-    bench, page = Bench(folder), os.sysconf("SC_PAGE_SIZE")
+    bench, page = made(folder), os.sysconf("SC_PAGE_SIZE")
     versions = next_one(bench)
     state, kept = bench.folder.path, folder / "kept"
     shutil.copytree(state, kept, symlinks=True)
@@ -161,8 +184,8 @@ def _restore(kept: Path, state: Path) -> None:
     shutil.copytree(kept, state, symlinks=True)
 
 
-def _ends_well(bench: Bench, versions: tuple[int, ...], where: str, wrong: list[str]) -> bool:
-    """Whether the old version runs at first."""
+def _ends_well(bench: Bench, versions: tuple[int, ...], where: str, wrong: list[str], ends: int = 1) -> bool:
+    """Whether the old version runs at first. `ends`: how many of the versions, the last ones, may run in the end."""
     old = bench.running().version
     if old not in versions:
         wrong.append(f"{where}: version {old} runs")
@@ -176,8 +199,9 @@ def _ends_well(bench: Bench, versions: tuple[int, ...], where: str, wrong: list[
         break
     else:
         wrong.append(f"{where}: {last}")
-    if bench.running().version != versions[-1]:
-        wrong.append(f"{where}: in the end version {bench.running().version} runs")
-    if left := [p.name for p in bench.journal.path.glob("*.partial")]:
+    now = bench.running().version
+    if now not in versions[-ends:]:
+        wrong.append(f"{where}: in the end version {now} runs")
+    if left := [p.name for p in (*bench.journal.path.glob("*.partial"), *bench.journal.path.glob("slot-*.wheelhouse"))]:
         wrong.append(f"{where}: left behind {left}")
     return old == versions[0]

@@ -108,6 +108,7 @@ class Updates(Part, frozen=True):
     folder: str = ""  # instead of a hub: one that may be mounted (a USB stick), as `edgeloop publish --folder` writes it
     ca_file: str = ""  # of the hub's certificate, where no public authority signed it
     config: Annotated[str, msgspec.Meta(pattern=CONFIG_NAME)] = ""  # the published config that this device follows; empty: none
+    agent: Annotated[str, msgspec.Meta(pattern=CONFIG_NAME)] = ""  # the published agent that this device follows; empty: none
     poll_seconds: PositiveFloat = 300.0  # on average
     refresh_seconds: PositiveFloat = 86400.0  # signed metadata are refreshed at least so often
     timeout_seconds: PositiveFloat = 20.0  # for each answer of the hub

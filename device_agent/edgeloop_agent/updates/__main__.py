@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 from functools import partial
@@ -18,6 +20,7 @@ from edgeloop_agent.updates.journal import UpdateFolder, update_folder
 from edgeloop_contract.messages import Job, JobResult
 
 STATE_NAME = "job-state"
+NICENESS = 15  # of this process once it installs an agent; it measures nothing more then
 SUSTAINED_PART = 12  # of a job's time: for the sustained rate
 
 
@@ -38,6 +41,12 @@ def measure(folder: UpdateFolder, request: CycleRequest, bundle: Path, job: Job)
         return JobResult(id=job.id, refused=f"bench answered with no JSON ({error})")
 
 
+def yield_to_answers() -> None:
+    """From here on answers come first."""
+    with contextlib.suppress(OSError):  # a sandbox may forbid it
+        os.nice(NICENESS)
+
+
 def main(config_path: Path) -> None:
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=CycleRequest)
     config = load_running(config_path)
@@ -46,6 +55,7 @@ def main(config_path: Path) -> None:
     measuring = partial(measure, folder, request) if request.idle else None
     check = partial(check_config, config_path, load(config_path), config.limits.start_seconds)
     cycle = UpdateCycle(config, folder, request.running, canary, measuring, others=request.others, check_config=check)
+    cycle.config_path, cycle.lower_priority = config_path.resolve(), yield_to_answers
     cycle.log = request.log
     sys.stdout.buffer.write(msgspec.json.encode(outcome(cycle, request)))
 

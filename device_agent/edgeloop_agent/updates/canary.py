@@ -67,8 +67,11 @@ def canary_failure(config: Path, timeout_seconds: float, bundle: Path) -> str | 
     return None if isinstance(outcome, CanaryResult) else outcome
 
 
-def check(config_path: Path, bundle_path: Path) -> CanaryResult:
-    """Check golden scores, labelled accuracy, latency and memory. Raises GateError naming the limit that is exceeded."""
+def check(config_path: Path, bundle_path: Path, state: Path | None = None) -> CanaryResult:
+    """Check golden scores, labelled accuracy, latency and memory. Raises GateError naming the limit that is exceeded.
+
+    `state`: what is measured stays there, apart from the device's own measurements, and latency is not judged.
+    """
     import numpy as np
 
     from edgeloop_agent.config import load_running
@@ -82,6 +85,8 @@ def check(config_path: Path, bundle_path: Path) -> CanaryResult:
     from edgeloop_contract.tasks import Detection, Segmentation
 
     config = load_running(config_path)
+    if state is not None:
+        config = msgspec.structs.replace(config, state=str(state))
     models = Models(msgspec.structs.replace(config, bundles=[str(bundle_path)]), Counts(), Log(config.log.level))
     model = models.get(models.first)
     with Bundle.open(bundle_path, verified=models.verified) as bundle:
@@ -121,7 +126,7 @@ def check(config_path: Path, bundle_path: Path) -> CanaryResult:
         ("p95 latency in µs", p95, config.updates.max_latency_us or limits.get("max_latency_us", 0)),
         ("memory in bytes", peak, config.updates.max_memory_bytes or limits.get("max_memory_bytes", 0)),
     ):
-        if limit and value > limit:
+        if limit and value > limit and (state is None or value is not p95):
             raise GateError(f"canary: {what} {value:,.0f}; the limit is {limit:,.0f}")
     checked = 0 if canary is None else count
     return CanaryResult(model.choice.variant, round(steps, 2), right, checked, round(p95, 1), peak)

@@ -57,7 +57,7 @@ def problems_for(own: Config, new: Config, file: Path) -> Iterator[str]:
         ("state", own.state, new.state),
         *(
             (f"updates.{key}", getattr(own.updates, key), getattr(new.updates, key))
-            for key in ("hub", "folder", "ca_file", "config")
+            for key in ("hub", "folder", "ca_file", "config", "agent")
         ),
     ):
         if mine != theirs:

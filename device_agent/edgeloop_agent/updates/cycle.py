@@ -6,6 +6,7 @@ All of its state is in the journal; it may be killed at any point.
 from __future__ import annotations
 
 import fcntl
+import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -57,6 +58,8 @@ class UpdateCycle:
     log: list[str] = field(default_factory=list)
     others: Sequence[Running] = ()  # bundles beside the first, and the config
     check_config: Callable[[Path], str | None] = lambda _: "this command takes no configs"
+    config_path: Path = Path()  # of the device, for a new agent that checks itself
+    lower_priority: Callable[[], object] = lambda: None  # of this process, before a new agent is installed
 
     def __call__(
         self, heartbeat: Heartbeat | None, drift: DriftReport | None = None, other_heartbeats: Sequence[Heartbeat] = ()
@@ -128,7 +131,7 @@ class UpdateCycle:
         ):
             return _upgrade_wanted(known.assignment) or "nothing new"
         result, settled = self._taking()(hub, [known.assignment.target, *known.assignment.others])
-        if settled and known.assignment.job is not None and self.measure is not None:
+        if settled and known.assignment.job is not None and self.measure is not None and not os.nice(0):
             result = self._measure(hub, known.assignment.job)
         if settled:
             self._remember(replace(known, settled=True, software=software()))
@@ -142,7 +145,9 @@ class UpdateCycle:
         return self._taking()(origin, None)[0]
 
     def _taking(self) -> Taking:
-        return Taking(self.config, self.folder, self.running, self.others, self.canary, self.check_config, self.now)
+        taking = Taking(self.config, self.folder, self.running, self.others, self.canary, self.check_config, self.now)
+        taking.config_path, taking.lower_priority = self.config_path, self.lower_priority
+        return taking
 
     def _measure(self, hub: HubClient, job: Job) -> str:
         """Run a benchmark job of the workstation on a signed bundle."""

@@ -15,6 +15,7 @@ from edgeloop_agent.config import Config
 from edgeloop_agent.credential import Credential
 from edgeloop_agent.hardware import machine
 from edgeloop_agent.hub_client import HubClient
+from edgeloop_agent.updates.agent_slots import running_agent
 from edgeloop_agent.updates.canary import canary_failure
 from edgeloop_agent.updates.config_slots import check as check_config
 from edgeloop_agent.updates.config_slots import folder_of, running_config
@@ -69,9 +70,13 @@ def update_now(config: Config, config_path: Path) -> str:
         journal = folder_of(config).load()
         file = folder_of(config).slot(journal.active) if journal.active else config_path
         others.append(running_config(config, file)[0])
+    if config.updates.agent:
+        others.append(running_agent(config)[0])
     canary = partial(canary_failure, config_path, config.limits.start_seconds)
     check = partial(check_config, config_path, config, config.limits.start_seconds)
-    return UpdateCycle(config, UpdateFolder(update_folder(config)), first, canary, others=others, check_config=check)(None)
+    cycle = UpdateCycle(config, UpdateFolder(update_folder(config)), first, canary, others=others, check_config=check)
+    cycle.config_path = config_path.resolve()
+    return cycle(None)
 
 
 def _checked(root: bytes, where: str) -> bytes:

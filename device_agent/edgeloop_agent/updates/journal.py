@@ -18,16 +18,16 @@ import msgspec
 from msgspec.structs import replace
 
 from edgeloop_agent.config import Config
+from edgeloop_agent.launcher import BOOTS_IN_TRIAL
 from edgeloop_contract.errors import StorageError
 from edgeloop_contract.files import publish, remedy_of
 from edgeloop_contract.messages import Event
-from edgeloop_contract.publications import CONFIG_MODEL
+from edgeloop_contract.publications import AGENT_MODEL, CONFIG_MODEL
 
 __all__ = ["BOOTS_IN_TRIAL", "Journal", "Running", "Slot", "SlotName", "UpdateFolder", "update_folder"]
 
 MAX_BAD, MAX_EVENTS = 32, 64
 OTHERS = "others"  # the folder of further bundles' folders
-BOOTS_IN_TRIAL = 3  # starts of a bundle on trial, the switch included, before it is rolled back
 
 SlotName = Literal["a", "b"]
 
@@ -156,6 +156,10 @@ class UpdateFolder:
     def of_config(self, name: str) -> UpdateFolder:
         """The folder of the config of this name."""
         return UpdateFolder(self.path / OTHERS / quote(CONFIG_MODEL + name, safe=""), ".toml")
+
+    def of_agent(self, name: str) -> UpdateFolder:
+        """The folder of the agent of this name; its slots are downloads, and the environments stand beside them."""
+        return UpdateFolder(self.path / OTHERS / quote(AGENT_MODEL + name, safe=""), ".wheelhouse")
 
     def all(self) -> list[UpdateFolder]:
         """This one, then those of further bundles."""

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from edgeloop_contract.needs import AgentNeeds
 from edgeloop_contract.publications import DELTA
 
 
 @dataclass(frozen=True)
 class Offer:
-    """One signed target: a file's name, size, digest, model and version. A config's model is `config:` and its name."""
+    """One signed target: a file's name, size, digest, model and version. The model of a config is `config:` and its name, of an
+    agent `agent:` and its name."""
 
     target: str
     bytes: int
     sha256: str
     model: str
     version: int
-    kind: str = "bundle"  # or config
+    kind: str = "bundle"  # or config, agent
+    needs: AgentNeeds | None = None  # of an agent
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,19 @@ def with_slots(config: Config, log: Log) -> Config:
     return replace(config, bundles=bundles)
 
 
+def files_now(config: Config) -> list[Path]:
+    """The file that the service runs, or would run, for each bundle of the config. Counts no start."""
+    folder, found = UpdateFolder(update_folder(config)), []
+    for place, path in enumerate(map(Path, config.bundles)):
+        name = _name_in(path)
+        each = folder.of_model(name) if place else folder
+        journal = each.load()
+        slot = journal.running
+        staged = journal.trial.slot if journal.trial is not None else journal.active
+        found.append(each.slot(str(staged)) if slot is not None and name in ("", slot.name) else path)
+    return found
+
+
 def running_now(config: Config) -> list[Running]:
     """What the service runs, or would run, for each bundle of the config. Raises BundleError where the first cannot be read."""
     from edgeloop_contract.archive import Bundle

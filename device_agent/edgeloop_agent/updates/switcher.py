@@ -17,6 +17,8 @@ import msgspec
 from msgspec.structs import replace
 
 from edgeloop_agent.config import ROLLED_OUT, Config
+from edgeloop_agent.updates.agent_slots import folder_of_agent, running_agent
+from edgeloop_agent.updates.agent_trial import AgentTrial
 from edgeloop_agent.updates.config_slots import folder_of, running_config
 from edgeloop_agent.updates.config_trial import ConfigTrial
 from edgeloop_agent.updates.cycle_messages import CycleRequest, CycleResult
@@ -56,6 +58,7 @@ class UpdateWatcher:
         self.config_trial = (
             ConfigTrial(self.config_file, folder_of(config), counts, log, self.settings) if self.settings.config else None
         )
+        self.agent_trial = AgentTrial(folder_of_agent(config), counts, log, self.settings) if self.settings.agent else None
 
     def _trials(self, config: Config) -> list[BundleTrial]:
         """One for each bundle that is served, the first one first."""
@@ -76,6 +79,8 @@ class UpdateWatcher:
         self._poll_updater()
         if self.config_trial is not None:
             self.config_trial.tick()
+        if self.agent_trial is not None:
+            self.agent_trial.tick()
         switched = [trial.tick() for trial in self.trials]
         return switched[0]
 
@@ -132,6 +137,11 @@ class UpdateWatcher:
             follows, named = running_config(self.config, self.config_file)
             others.append((follows, named))
             same = replace(heartbeat, model=follows.model, version=follows.version, sha256=follows.sha256, target=named)
+            beats = [same, *beats][:MAX_OTHER_BUNDLES]
+        if self.settings.agent:
+            mine, named = running_agent(self.config)
+            others.append((mine, named))
+            same = replace(heartbeat, model=mine.model, version=mine.version, sha256=mine.sha256, target=named)
             beats = [same, *beats][:MAX_OTHER_BUNDLES]
         lines = [line[:MAX_LOG_LINE] for line in self._new_warnings()]
         request = CycleRequest(running, [r for r, _ in others], heartbeat, beats, drift, self.counts.queue == 0, celsius, lines)

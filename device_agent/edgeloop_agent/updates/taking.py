@@ -13,13 +13,15 @@ from msgspec.structs import replace
 
 from edgeloop_agent.config import Config
 from edgeloop_agent.hub_client import NotFound
-from edgeloop_agent.updates.journal import Journal, Running, Slot, UpdateFolder
+from edgeloop_agent.updates import agent_slots
+from edgeloop_agent.updates.environments import below_floor
+from edgeloop_agent.updates.journal import Journal, Running, Slot, SlotName, UpdateFolder
 from edgeloop_agent.updates.offers import Delta, Offer, SignedTargets
 from edgeloop_agent.updates.origins import Origin
 from edgeloop_agent.updates.policy import Install, Stay, decide
 from edgeloop_contract.errors import BundleError, BundleTooNew, NetworkError, StorageError
 from edgeloop_contract.messages import Event
-from edgeloop_contract.publications import CONFIG, CONFIG_MODEL
+from edgeloop_contract.publications import AGENT, AGENT_MODEL, CONFIG, CONFIG_MODEL
 
 STRUCTURE_ONLY = "structure only: the bundle has no samples to check its answers with"
 
@@ -47,12 +49,15 @@ class Taking:
     canary: Callable[[Path], str | None]
     check_config: Callable[[Path], str | None]
     now: Callable[[], float]
+    config_path: Path = Path()
+    lower_priority: Callable[[], object] = lambda: None
 
     def __call__(self, origin: Origin, targets: Sequence[str] | None) -> tuple[str, bool]:
         """What happened, and whether nothing is left to do for these targets, the first bundle's first. None: the newest of each.
 
         What goes wrong with one bundle keeps no other from its update. Raises NetworkError, StorageError.
         """
+        agent_slots.tidy(self.config)
         signed = self._refreshed(origin, targets)
         results: list[str] = []
         settled = True
@@ -105,6 +110,8 @@ class Taking:
             return self.folder
         if running.model.startswith(CONFIG_MODEL):
             return self.folder.of_config(running.model.removeprefix(CONFIG_MODEL))
+        if running.model.startswith(AGENT_MODEL):
+            return self.folder.of_agent(running.model.removeprefix(AGENT_MODEL))
         return self.folder.of_model(running.model)
 
     def _follow(self, running: Running, target: str, signed: SignedTargets, origin: Origin) -> tuple[str, bool]:
@@ -115,6 +122,12 @@ class Taking:
             if step.refused:
                 self._note(folder, "refused", target, step.why)
             return step.why, True
+        if step.offer.kind == AGENT and (why := agent_slots.misfit_of(step.offer)):
+            self._reject(folder, step.offer, why, "failed")
+            return f"{target} is not taken: {why}", True
+        if step.offer.needs is not None and (why := below_floor(step.offer.needs)):
+            self._note(folder, "refused", target, why)
+            return f"{target} is not taken: {why}", True
         return self._install(step, origin, folder, journal, signed.deltas.get((target, running.sha256)))
 
     def _install(
@@ -123,12 +136,16 @@ class Taking:
         offer, name = step.offer, journal.free
         path = folder.slot(name)
         came = ""
-        if step.slot is None:
+        is_agent = offer.kind == AGENT
+        held = step.slot is not None
+        if is_agent:
+            held = step.slot == name and agent_slots.is_installed(folder, name, offer.sha256)
+        if not held:
             # The slot is emptied in the journal before its file changes: what the journal names is always whole.
             folder.change(lambda j: j.without(name))
             came = self._fetch(offer, origin, folder, path, delta)
         try:
-            wrong, note = self._verify(offer, path)
+            wrong, note = self._take_agent(offer, folder, name, held) if is_agent else self._verify(offer, path)
             note = "; ".join(filter(None, (note, came)))
         except BundleTooNew as error:
             why = f"it needs a later edgeloop: update the agent on this device, then it is tried again ({error})"
@@ -147,6 +164,8 @@ class Taking:
 
         settings = self.config.updates
         try:
+            if offer.kind == AGENT and agent_slots.has_download(folder, path, offer):
+                return ""
             came = self._rebuilt(offer, origin, folder, delta) if delta is not None else ""
             fetch(folder, offer, origin, path, settings.max_bytes_per_second, settings.min_bytes_per_second)
         except StorageError as error:
@@ -178,6 +197,17 @@ class Taking:
             return f"whole, as its delta did not do: {error}"
         finally:
             file.unlink(missing_ok=True)
+
+    def _take_agent(self, offer: Offer, folder: UpdateFolder, name: SlotName, held: bool) -> tuple[str, str]:
+        """Install a downloaded agent and have it check itself. Answers as `_verify`. Raises BundleTooNew, StorageError."""
+        if held:
+            return agent_slots.check_again(folder, name, offer, self.config, self.config_path), ""
+        self.lower_priority()
+        try:
+            return agent_slots.take(folder, name, offer, self.config, self.config_path), ""
+        except StorageError as error:
+            self._note(folder, "no-room", offer.target, str(error))
+            raise
 
     def _verify(self, offer: Offer, path: Path) -> tuple[str, str]:
         """Why the bundle or config fails here, or ""; and what is to be said of it. Raises BundleTooNew."""

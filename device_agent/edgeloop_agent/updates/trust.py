@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, ExpiredMetadataError, RepositoryError
 from tuf.api.metadata import Metadata, Targets
 from tuf.ngclient import Updater, UpdaterConfig
@@ -24,7 +25,8 @@ from edgeloop_agent.updates.offers import Delta, Offer, SignedTargets
 from edgeloop_agent.updates.origins import Origin
 from edgeloop_contract.errors import NetworkError, StorageError
 from edgeloop_contract.files import remedy_of, sync_folder
-from edgeloop_contract.publications import DELTA
+from edgeloop_contract.needs import AgentNeeds
+from edgeloop_contract.publications import AGENT, DELTA
 
 LIMITS = UpdaterConfig(
     max_root_rotations=64, root_max_length=64_000, timestamp_max_length=16_384, snapshot_max_length=64_000,
@@ -126,8 +128,17 @@ def _offers(targets: Targets) -> dict[str, Offer]:
                 str(custom.get("model", "")),
                 custom["version"],
                 str(custom.get("kind", "bundle")),
+                _needs(custom),
             )
     return offers
+
+
+def _needs(custom: dict[str, Any]) -> AgentNeeds | None:
+    """What an agent needs; None for what is no agent, and for one that does not say it."""
+    try:
+        return msgspec.convert(custom[AGENT], AgentNeeds) if custom.get("kind") == AGENT else None
+    except (KeyError, msgspec.ValidationError):
+        return None
 
 
 def _deltas(targets: Targets) -> dict[tuple[str, str], Delta]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sqlalchemy import Case, ColumnElement, Connection, Select, and_, case, func, or_, select, true
 
 from edgeloop_hub.storage.fleet_tables import device_pins, device_states, device_tags
-from edgeloop_hub.storage.schema import bundles, released
+from edgeloop_hub.storage.schema import bundles, device_bundles, released
 
 State = Literal["crashing", "silent", "refusing", "drifting", "behind"]
 STATES: tuple[State, ...] = ("crashing", "silent", "refusing", "drifting", "behind")  # the worst first
@@ -109,7 +110,9 @@ def _filtered(query: Select[Any], asked: Filter) -> Select[Any]:
     if asked.model:
         query = query.where(s.model == asked.model)
     if asked.bundle:
-        query = query.where(s.sha256.startswith(asked.bundle, autoescape=True))
+        beside = and_(device_bundles.c.device == s.device, device_bundles.c.sha256.startswith(asked.bundle, autoescape=True))
+        runs = s.sha256.startswith(asked.bundle, autoescape=True)
+        query = query.where(or_(runs, select(device_bundles.c.device).where(beside).exists()))
     return query
 
 
@@ -170,6 +173,11 @@ def tags(connection: Connection) -> list[tuple[str, int]]:
 
 
 def running(connection: Connection) -> dict[str, int]:
-    """How many devices run each bundle, by its digest."""
+    """How many devices run each bundle, config and agent, by its digest."""
     rows = select(s.sha256, func.count().label("many")).where(s.revoked.is_(None), s.sha256 != "").group_by(s.sha256)
-    return {row.sha256: row.many for row in connection.execute(rows)}
+    found = Counter({row.sha256: row.many for row in connection.execute(rows)})
+    b = device_bundles.c
+    beside = select(b.sha256, func.count().label("many")).join(device_states, and_(s.device == b.device, s.model != b.model))
+    beside = beside.where(s.revoked.is_(None), b.sha256 != "").group_by(b.sha256)
+    found.update({row.sha256: row.many for row in connection.execute(beside)})
+    return dict(found)

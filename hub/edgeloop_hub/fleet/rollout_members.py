@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, select
 
 from edgeloop_hub.rollouts.policy import Rollout
 from edgeloop_hub.storage.fleet_tables import device_pins, device_states, device_tags
+from edgeloop_hub.storage.schema import device_bundles
 
 Who = Literal["in", "late", "failed"]
 PAGE = 50
@@ -46,7 +47,11 @@ def counts(connection: Connection, rollout: Rollout) -> dict[str, int]:
 
 def members(connection: Connection, rollout: Rollout, who: Who, after: str) -> tuple[list[Member], str]:
     """Those behind the name `after`, and where the next page begins; "" where this is the last."""
-    query = select(s.device, s.seen, s.version, s.refused_why).where(s.device > after).order_by(s.device)
+    query = (
+        select(s.device, s.seen, _of_model(rollout, "version").label("version"), s.refused_why)
+        .where(s.device > after)
+        .order_by(s.device)
+    )
     if who == "late":
         late = _late(connection, rollout, query)
         rows = [row for row, _ in zip(late, range(PAGE + 1), strict=False)]
@@ -56,22 +61,29 @@ def members(connection: Connection, rollout: Rollout, who: Who, after: str) -> t
     return page, page[-1].name if len(rows) > PAGE else ""
 
 
+def _of_model(rollout: Rollout, column: Literal["sha256", "version"]) -> ColumnElement[Any]:
+    """Of what a device runs of the rollout's model: its first bundle, one beside it, its config or its agent. NULL: nothing."""
+    beside = and_(device_bundles.c.device == s.device, device_bundles.c.model == rollout.model)
+    there = select(device_bundles.c[column]).where(beside).scalar_subquery()
+    return case((s.model == rollout.model, s[column]), else_=there)
+
+
 def _mine(rollout: Rollout) -> ColumnElement[bool]:
-    return and_(s.channel == rollout.channel, s.model == rollout.model, s.revoked.is_(None))
+    return and_(s.channel == rollout.channel, _of_model(rollout, "sha256").is_not(None), s.revoked.is_(None))
 
 
 def _runs(rollout: Rollout) -> ColumnElement[bool]:
-    return and_(_mine(rollout), s.sha256 == rollout.target_sha256)
+    return and_(_mine(rollout), _of_model(rollout, "sha256") == rollout.target_sha256)
 
 
 def _failed(rollout: Rollout) -> ColumnElement[bool]:
-    return and_(_mine(rollout), s.refused_target == rollout.target, s.sha256 != rollout.target_sha256)
+    return and_(_mine(rollout), s.refused_target == rollout.target, _of_model(rollout, "sha256") != rollout.target_sha256)
 
 
 def cohort(connection: Connection, rollout: Rollout) -> Cohort:
     """Devices of the steps so far; read a chunk at a time."""
     size = running = late = 0
-    query = select(s.device, s.sha256, _waits(rollout).label("waits")).where(_mine(rollout))
+    query = select(s.device, _of_model(rollout, "sha256").label("sha256"), _waits(rollout).label("waits")).where(_mine(rollout))
     for row in _inside(connection, rollout, query):
         size += 1
         running += row.sha256 == rollout.target_sha256
@@ -85,7 +97,7 @@ def _late(connection: Connection, rollout: Rollout, query: Select[Any]) -> Itera
 
 def _waits(rollout: Rollout) -> ColumnElement[bool]:
     """A device that could run the bundle, and does not yet."""
-    return and_(s.sha256 != rollout.target_sha256, s.refused_target != rollout.target)
+    return and_(_of_model(rollout, "sha256") != rollout.target_sha256, s.refused_target != rollout.target)
 
 
 def _inside(connection: Connection, rollout: Rollout, query: Select[Any]) -> Iterator[Any]:

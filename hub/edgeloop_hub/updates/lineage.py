@@ -23,6 +23,8 @@ def changes(new: PublishedBundle, old: PublishedBundle) -> list[str]:
         if names:
             more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
             said.append(f"{word}: {', '.join(names[:NAMES_SHOWN])}{more}")
+    if new.agent is not None and old.agent is not None and new.agent != old.agent:
+        said.append(f"agent {new.agent.version}, not {old.agent.version}")
     said += ["another recipe"] if new.recipe != old.recipe else []
     said += ["other data"] if new.data != old.data else []
     return said + ([f"needs an agent that reads schema {new.schema}, not {old.schema}"] if new.schema != old.schema else [])

@@ -17,8 +17,9 @@ from edgeloop_contract.archive import Bundle, BundleLimits
 from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.hub_messages import BundleSummary, GroupVariance, PublishedBundle, VariantSummary
-from edgeloop_contract.publications import BUNDLE, CONFIG, DELTA, MAX_CONFIG_BYTES, config_problem
+from edgeloop_contract.publications import AGENT, BUNDLE, CONFIG, DELTA, MAX_CONFIG_BYTES, config_problem, name_problem
 from edgeloop_contract.tasks import Regression
+from edgeloop_contract.wheelhouse import opened
 from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.schema import bundles, parts, released
@@ -88,6 +89,8 @@ def _assembled(database: Database, blobs: Blobs, name: str, listed: Mapping[str,
         rows = connection.execute(select(parts.c.begins, parts.c.bytes).where(parts.c.sha256 == sha256).order_by(parts.c.begins))
         pieces = [(f"parts/{sha256}/{row.begins}", row.bytes) for row in rows]
         here = uploads.received(connection, sha256)
+    if here != length and blobs.has(f"bundles/{sha256}"):  # published before, under another name: it was not sent again
+        pieces, here = [(f"bundles/{sha256}", length)], length
     if here != length:
         raise DataError(f"{name}: {here} of {length} bytes are here; send them before the metadata")
     with tempfile.NamedTemporaryFile(suffix=".edgeloop") as whole:
@@ -118,10 +121,25 @@ def _verified(name: str, path: Path, target: TargetFile) -> BundleSummary:
         if target.length > MAX_CONFIG_BYTES or (problem := config_problem(path.read_bytes(), model, version)):
             raise DataError(f"{name}: {problem if target.length <= MAX_CONFIG_BYTES else f'more than {MAX_CONFIG_BYTES} bytes'}")
         return BundleSummary(model=model, version=int(version or 0), task=CONFIG)
+    if kind == AGENT:
+        return _verified_agent(name, path, target, model, version)
     if kind != BUNDLE:
         raise DataError(f"{name}: is a {kind[:80]!r}, which this hub does not know; update the hub")
     with Bundle.open(path, BundleLimits(max_bundle_bytes=target.length)) as bundle:
         return summary_of(bundle)
+
+
+def _verified_agent(name: str, path: Path, target: TargetFile, model: str, version: object) -> BundleSummary:
+    """Its wheels are those of its manifest; the hub unpacks none of them."""
+    if problem := name_problem(AGENT, model, version):
+        raise DataError(f"{name}: {problem}")
+    with opened(path, target.length) as house:
+        for wheel in house.manifest.wheels:
+            house.bytes_of(wheel)
+        needs = house.manifest.needs
+    if (target.custom or {}).get(AGENT) != msgspec.to_builtins(needs):
+        raise DataError(f"{name}: what it needs is not what was signed; publish it again")
+    return BundleSummary(model=model, version=int(str(version)), task=AGENT, agent=needs)
 
 
 def summary_of(bundle: Bundle) -> BundleSummary:

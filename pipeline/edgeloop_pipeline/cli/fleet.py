@@ -9,6 +9,7 @@ import click
 
 from edgeloop_contract.errors import DeviceError, NetworkError, UsageError
 from edgeloop_pipeline.cli.hub_options import EXIT_CODES, ca_option, hub_option, keys_option, open_hub, open_keys, passphrase_option
+from edgeloop_pipeline.cli.pack_agent import pack_agent
 from edgeloop_pipeline.cli.rollout import rollout
 
 
@@ -90,16 +91,26 @@ def renew(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool, aft
 @click.option("--channel", default="stable", show_default=True)
 @click.option("--delta/--no-delta", default=True, show_default=True, help="From the last version, where one is worth its bytes.")
 @click.option("--config", metavar="NAME", help="BUNDLE is a config (TOML) instead, for devices whose updates.config is NAME.")
+@click.option("--agent", metavar="NAME", help="BUNDLE is a wheelhouse instead, for devices whose updates.agent is NAME.")
 def publish(
-    bundle: Path, hub: str, ca_file: str, folder: Path, passphrase: bool, channel: str, delta: bool, config: str | None
+    bundle: Path, hub: str, ca_file: str, folder: Path, passphrase: bool, channel: str, delta: bool, config: str | None,
+    agent: str | None,
 ) -> None:  # fmt: skip
     """Sign BUNDLE and send it to the hub. Devices get it by a rollout."""
     from edgeloop_contract.archive import Bundle
     from edgeloop_pipeline.fleet import release, renewal
 
     client = open_hub(hub, ca_file)
-    if config is not None:
-        name, sent = release.publish_config(open_keys(folder, passphrase), client, bundle, config, channel)
+    if config is not None and agent is not None:
+        raise UsageError("--config and --agent: BUNDLE is one of them; give one")
+    if agent is None and bundle.suffix == ".wheelhouse":
+        raise UsageError(f"{bundle}: is a wheelhouse; give --agent NAME, for devices whose updates.agent is NAME")
+    if config is not None or agent is not None:
+        keys = open_keys(folder, passphrase)
+        if config is not None:
+            name, sent = release.publish_config(keys, client, bundle, config, channel)
+        else:
+            name, sent = release.publish_agent(keys, client, bundle, str(agent), channel)
         renewal.warn(client)
         _say_published(name, sent)
         return
@@ -198,4 +209,4 @@ def bench(target: str, device: str, hub: str, ca_file: str, wait_minutes: float,
         click.echo(body.decode())
 
 
-COMMANDS = (keys, publish, withdraw, export_updates, export_triton, rollout, bench)
+COMMANDS = (keys, pack_agent, publish, withdraw, export_updates, export_triton, rollout, bench)

