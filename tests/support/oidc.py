@@ -136,13 +136,23 @@ def sign_in_file(folder: Path, address: str, issuer: str, more: str = "", top: s
     (folder / "sign-in.toml").write_text(text)
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    def __init__(self, browser: Browser) -> None:
+        self.browser = browser
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        self.browser.passed.append(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 class Browser:
     """Keeps cookies, follows redirects from host to host; status, address and text of the last page stay."""
 
     def __init__(self) -> None:
         self.jar = http.cookiejar.CookieJar()
-        self._open = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.jar))
-        self.status, self.address, self.text, self.began = 0, "", "", ""
+        self._open = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.jar), _Redirects(self))
+        self.status, self.address, self.text = 0, "", ""
+        self.passed: list[str] = []  # addresses that it was sent to
 
     def get(self, url: str, data: dict[str, str] | None = None) -> str:
         body = urllib.parse.urlencode(data).encode() if data is not None else None
@@ -151,6 +161,8 @@ class Browser:
                 self.status, self.address, self.text = answer.status, answer.url, answer.read().decode()
         except urllib.error.HTTPError as error:
             self.status, self.address, self.text = error.code, error.url, error.read().decode()
+        except urllib.error.URLError:  # nobody listens there
+            self.status, self.text = 0, ""
         return self.text
 
     def sign_in(self, hub: Hub, following: str = "") -> str:
