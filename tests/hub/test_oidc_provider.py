@@ -86,7 +86,9 @@ def setting(packages: Path) -> Setting:
 
 @contextmanager
 def hub_of(setting: Setting, folder: Path) -> Iterator[Hub]:
-    sign_in_file(folder / "data", f"http://127.0.0.1:{setting.hub_port}", setting.issuer, more='scopes = ["openid", "email", "groups"]')
+    sign_in_file(
+        folder / "data", f"http://127.0.0.1:{setting.hub_port}", setting.issuer, more='scopes = ["openid", "email", "groups"]'
+    )
     with running_hub(folder, keys=False, port=setting.hub_port) as hub:
         hub.run("user", "add", "ada", "--password-stdin", stdin="correct horse battery\n")
         yield hub
@@ -113,7 +115,9 @@ def test_people_of_a_real_provider(setting: Setting, tmp_path: Path) -> None:
     with hub_of(setting, tmp_path) as hub:
         with setting.running("one"):
             lin = signed_in(hub, "lin")
-            assert lin.status == 200 and lin.address == f"{hub.address}/versions" and "Sign out lin@works.example" in lin.text, lin.text
+            assert lin.status == 200 and lin.address == f"{hub.address}/versions" and "Sign out lin@works.example" in lin.text, (
+                lin.text
+            )
             kim = signed_in(hub, "kim")
             kim.get(hub.address + "/audit")
             assert kim.status == 200 and "signed in" in kim.text  # an admin by her groups, which userinfo alone says
