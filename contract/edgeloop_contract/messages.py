@@ -70,6 +70,7 @@ class Assignment(_Message, frozen=True):
     `others`: for its other bundles.
     `needs_upgrade`: a bundle that is meant for this device, and that only a later agent reads; it is offered once that asks.
     `recordings`: somebody said what they are; the samples of them that were not chosen are wanted too, where they are still there.
+    `until`: when the maintenance window closes, after which no update begins its trial; 0: there is no window.
     """
 
     target: str = ""
@@ -77,6 +78,7 @@ class Assignment(_Message, frozen=True):
     needs_upgrade: str = ""
     job: Job | None = None
     recordings: Annotated[list[Short], msgspec.Meta(max_length=MAX_RECORDINGS)] = []
+    until: Time = 0.0
 
 
 class Job(_Message, frozen=True):

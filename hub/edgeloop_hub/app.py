@@ -21,6 +21,7 @@ from edgeloop_hub.api import devices as device_api
 from edgeloop_hub.api import metrics
 from edgeloop_hub.api import samples as sample_api
 from edgeloop_hub.api import workstation as api
+from edgeloop_hub.api.groups import Groups
 from edgeloop_hub.api.marks import Marks
 from edgeloop_hub.auth import people, sign_in_settings
 from edgeloop_hub.auth.oidc.provider import Provider
@@ -36,6 +37,7 @@ from edgeloop_hub.web import (
     device_pages,
     drift_pages,
     fleet_pages,
+    group_pages,
     live,
     oidc_pages,
     pages,
@@ -58,8 +60,8 @@ SECURITY_HEADERS = {
 }
 MAX_FORM_BYTES = 64 << 10
 PAGES: tuple[Any, ...] = (
-    alert_pages, fleet_pages, device_pages, rollout_pages, version_pages, drift_pages, pages, live, people_pages, sign_in,
-    oidc_pages, sample_pages,
+    alert_pages, fleet_pages, group_pages, device_pages, rollout_pages, version_pages, drift_pages, pages, live, people_pages,
+    sign_in, oidc_pages, sample_pages,
 )  # fmt: skip
 MAX_ANNOTATION_BYTES = 2 << 20  # of a form with masks
 LOG = logging.getLogger("edgeloop_hub")
@@ -88,7 +90,7 @@ def build(hub: Hub) -> Litestar:
             healthy,
             metrics.metrics,
             _up_to(hub.settings.max_message_bytes, device_api.Devices),
-            _up_to(hub.settings.max_part_bytes, api.Workstation, Marks, TailServer, *sample_api.HANDLERS),
+            _up_to(hub.settings.max_part_bytes, api.Workstation, Marks, Groups, TailServer, *sample_api.HANDLERS),
             _up_to(MAX_FORM_BYTES, *(route for module in PAGES for route in module.HANDLERS)),
             _up_to(MAX_ANNOTATION_BYTES, *annotation_pages.HANDLERS),
         ],

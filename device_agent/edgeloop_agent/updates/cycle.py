@@ -116,7 +116,7 @@ class UpdateCycle:
             and journal.refreshed <= self.now()
         ):
             return _upgrade_wanted(known.assignment) or "nothing new"
-        result, settled = self._taking()(hub, [known.assignment.target, *known.assignment.others])
+        result, settled = self._taking(known.assignment.until)(hub, [known.assignment.target, *known.assignment.others])
         if settled and known.assignment.job is not None and self.measure is not None:
             result = self._measure(hub, known.assignment.job)
         if settled:
@@ -130,8 +130,8 @@ class UpdateCycle:
             return "the folder is not there"
         return self._taking()(origin, None)[0]
 
-    def _taking(self) -> Taking:
-        return Taking(self.config, self.folder, self.running, self.others, self.canary, self.check_config, self.now)
+    def _taking(self, until: float = 0.0) -> Taking:
+        return Taking(self.config, self.folder, self.running, self.others, self.canary, self.check_config, self.now, until)
 
     def _measure(self, hub: HubClient, job: Job) -> str:
         """Run a benchmark job of the workstation on a signed bundle."""

@@ -16,6 +16,7 @@ from edgeloop_hub import event_list, event_log
 from edgeloop_hub.auth import accounts, audit
 from edgeloop_hub.auth.guards import client_of
 from edgeloop_hub.fleet import finding, history, inventory, jobs, logs, marks
+from edgeloop_hub.groups import store
 from edgeloop_hub.updates import registry
 from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, check_form, is_person, page, session_of
 from edgeloop_hub.web.plots import Axis, Plot, plot
@@ -51,6 +52,7 @@ class DevicePages(Controller):
                 "events": event_list.listed(database, source=name, limit=EVENTS_SHOWN)[0],
                 "measurements": jobs.newest(database, name, MEASUREMENTS_SHOWN),
                 "lines": logs.last(database, name), "note": marks.note_of(database, name), "pin": marks.pinned(database, name),
+                "groups": [(one.name, store.state_words(one, now)) for one in store.of_device(database, name)],
                 "targets": registry.targets_of(database, device.model, TARGETS_SHOWN),
             }  # fmt: skip
         axis = Axis(now - hours * 3600, now, past.releases)
@@ -81,7 +83,9 @@ class DevicePages(Controller):
             return Redirect(f"/devices/{name}/revoke", status_code=303)
         with state.hub.database.writing() as database:
             ACTIONS[verb](database, name, data, session_of(request).user)
-            detail = data.get("target" if verb in ("pin", "bench") else {"tags": "tags", "note": "text"}.get(verb, ""), "")
+            detail = data.get(
+                "target" if verb in ("pin", "bench") else {"tags": "tags", "note": "text", "channel": "channel"}.get(verb, ""), ""
+            )
             audit.append(database, session_of(request).user, f"device {verb}", name, detail, client_of(request))
         return Redirect(f"/devices/{name}", status_code=303)
 
@@ -106,9 +110,14 @@ ACTIONS: dict[str, Any] = {
     "unpin": lambda database, name, _, who: marks.unpin(database, name, who),
     "tags": lambda database, name, form, who: marks.tag(database, name, form.get("tags", "").replace(",", " ").split(), who),
     "note": lambda database, name, form, who: marks.note(database, name, form.get("text", ""), who),
+    "channel": lambda database, name, form, who: store.set_channel(database, name, form.get("channel", "").strip(), who),
     "bench": _bench,
     "revoke": _revoke,
 }
+
+
+# The field of a form that the audit log keeps.
+DETAILS = {"pin": "target", "bench": "target", "tags": "tags", "note": "text", "channel": "channel"}
 
 
 def plots_of(axis: Axis, past: history.History, latency_limit: tuple[float, str] | None) -> list[Plot]:

@@ -1,0 +1,253 @@
+"""Groups: who is in one, the channel that devices follow, and maintenance windows outside of which nothing is offered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import insert, select
+
+from asking import ask, enrolled
+from edgeloop_contract.device_groups import GroupRequest
+from edgeloop_contract.errors import UsageError
+from edgeloop_contract.rollout import RolloutPlan, Step, parse_steps
+from edgeloop_hub.auth.accounts import EnrolledDevice
+from edgeloop_hub.fleet import assignment, marks
+from edgeloop_hub.groups import expression, store, windows
+from edgeloop_hub.rollouts import evidence, rollout_store, service
+from edgeloop_hub.storage.fleet_tables import device_tags
+from edgeloop_hub.storage.schema import devices
+from hub_parts import NEW, Parts, parts
+from hubs import Hub, running_hub, version
+
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def at(text: str, zone: ZoneInfo = BERLIN, fold: int = 0) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=zone, fold=fold).timestamp()
+
+
+@pytest.mark.parametrize(
+    "window, moment, closes",
+    [
+        ("mon-fri 22:00-05:00", "2026-11-30T21:59", None),  # a Monday
+        ("mon-fri 22:00-05:00", "2026-11-30T22:00", "2026-12-01T05:00"),
+        ("mon-fri 22:00-05:00", "2026-12-05T04:59", "2026-12-05T05:00"),  # Friday's, on Saturday
+        ("mon-fri 22:00-05:00", "2026-12-05T22:30", None),
+        ("mon-fri 22:00-05:00", "2026-11-30T04:00", None),  # Sunday's is none
+        ("sat-mon 00:00-24:00", "2026-11-30T10:00", "2026-12-01T00:00"),
+        ("sun,wed 08:00-09:00", "2026-12-02T08:30", "2026-12-02T09:00"),
+        ("daily 23:30-00:30", "2026-12-31T23:45", "2027-01-01T00:30"),
+        ("DAILY 02:15-02:45", "2026-03-29T01:50", None),  # the clock jumps from 2 to 3
+        ("daily 01:00-03:30", "2026-03-29T03:15", "2026-03-29T03:30"),
+        ("daily 02:00-04:00", "2026-10-25T03:59", "2026-10-25T04:00"),  # the clock goes back from 3 to 2
+    ],
+)
+def test_a_window_by_the_clock_on_the_wall(window: str, moment: str, closes: str | None) -> None:
+    found = windows.closes_at([windows.parse(window)], BERLIN, at(moment))
+    assert found == (at(closes) if closes else None)
+
+
+def test_windows_that_follow_each_other_are_one() -> None:
+    both = [windows.parse("mon 22:00-24:00"), windows.parse("tue 00:00-03:00")]
+    assert windows.closes_at(both, BERLIN, at("2026-11-30T23:00")) == at("2026-12-01T03:00")
+    assert windows.opens_at(both, BERLIN, at("2026-12-01T04:00")) == at("2026-12-07T22:00")
+    assert windows.closes_at([windows.parse("daily 02:00-04:00")], BERLIN, at("2026-10-25T02:30", fold=1)) == at("2026-10-25T04:00")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "22:00-05:00", "mon 5-6", "mon 22:00-22:00", "someday 01:00-02:00", "mon-funday 01:00-02:00", "mon 10:00-24:30"]
+)
+def test_a_window_that_is_none_is_said(text: str) -> None:
+    with pytest.raises(UsageError, match="window"):
+        windows.parse(text)
+
+
+@pytest.mark.parametrize("text", ["(a", "a b", "and a", "a or", "not", "A", "a) or b", "a & b", "a" * 400, "()"])
+def test_an_expression_that_is_none_is_said(text: str) -> None:
+    with pytest.raises(UsageError, match="tags"):
+        expression.parse(text)
+
+
+trees = st.recursive(
+    st.sampled_from("abc"),
+    lambda inner: st.one_of(
+        inner.map(lambda one: f"not {one}" if " " not in one else f"not ({one})"),
+        st.tuples(inner, st.sampled_from(["and", "or"]), inner).map(lambda three: f"({three[0]}) {three[1]} ({three[2]})"),
+    ),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def tagged(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+    """A device for each set of the tags a, b, c."""
+    found = parts(tmp_path_factory.mktemp("tagged"))
+    for name in ("none", "a", "b", "c", "ab", "ac", "bc", "abc"):
+        found.device(name)
+        with found.hub.database.writing() as database:
+            for tag in name if name != "none" else "":
+                database.execute(insert(device_tags).values(device=name, tag=tag, fixed=0))
+    return found
+
+
+@given(trees)
+def test_the_database_and_the_rule_agree(tagged: Parts, text: str) -> None:
+    group = store.Group("g", text[:300], "", (), "UTC", "", 0.0)
+    parsed = expression.parse(text)
+    expected = {name for name in ("none", "a", "b", "c", "ab", "ac", "bc", "abc")
+                if expression.matches(parsed, set(name) if name != "none" else set())}  # fmt: skip
+    same = eval(text, {}, dict.fromkeys("abc", False))
+    assert ("none" in expected) == same  # Python reads and, or, not as we do
+    with tagged.hub.database.reading() as database:
+        assert set(database.execute(select(devices.c.name).where(store.condition(group, devices.c.name))).scalars()) == expected
+
+
+def group(found: Parts, name: str, **asked: Any) -> None:
+    with found.hub.database.writing() as database:
+        store.save(database, name, GroupRequest(**asked), "ada")
+
+
+def test_channels_follow_tags_groups_and_people(tmp_path: Path) -> None:
+    found = parts(tmp_path)
+    for name in ("one", "two"):
+        found.device(name)
+
+    def channels() -> list[str]:
+        with found.hub.database.reading() as database:
+            return list(database.execute(select(devices.c.channel).order_by(devices.c.name)).scalars())
+
+    group(found, "b-lab", tags="lab", channel="beta")
+    group(found, "a-named", devices=["two"], channel="slow")
+    assert channels() == ["stable", "slow"]
+    with found.hub.database.writing() as database:
+        marks.tag(database, "one", ["lab"], "ada")
+        marks.tag(database, "two", ["lab"], "ada")
+    assert channels() == ["beta", "slow"]  # the first group by name counts
+    with found.hub.database.writing() as database:
+        assert store.set_channel(database, "two", "night", "ada") == "night"
+        store.remove(database, "a-named", "ada")
+    assert channels() == ["beta", "night"]
+    with found.hub.database.writing() as database:
+        assert store.set_channel(database, "two", "", "ada") == "beta"
+        marks.tag(database, "one", [], "ada")
+    assert channels() == ["stable", "beta"]
+    with pytest.raises(UsageError, match="no device 'three'"):
+        group(found, "x", devices=["three"])
+
+
+def offered(found: Parts, name: str, now: float) -> tuple[str, float]:
+    with found.hub.database.reading() as database:
+        row = database.execute(select(devices).where(devices.c.name == name)).one()
+        device = EnrolledDevice(row.name, [], row.channel, row.model, row.sha256)
+        found_now = assignment.assignment(database, device, found.hub.settings, 99, now)
+        return found_now.target, found_now.until
+
+
+def test_offers_come_in_the_window_alone_or_with_words(tmp_path: Path) -> None:
+    found = parts(tmp_path)
+    found.device("one")
+    found.device("other")
+    found.bundle("new.edgeloop", NEW)
+    group(found, "line-3", devices=["one"], windows=["mon-fri 22:00-05:00"], time_zone="Europe/Berlin")
+    number = found.rollout("new.edgeloop", parse_steps("group:line-3, 100%"))
+    day, night = at("2026-11-30T12:00"), at("2026-11-30T23:00")
+    assert offered(found, "one", day) == ("", 0.0)
+    assert offered(found, "one", night) == ("new.edgeloop", at("2026-12-01T05:00"))
+    assert offered(found, "other", night) == ("", 0.0)  # not of the first step
+    with found.hub.database.reading() as database:
+        rollout = rollout_store.find(database, number)
+        assert [d.name for d in evidence.members(database, rollout).cohort] == ["one"]
+        one = EnrolledDevice("one", [], "stable", "m", "a" * 64)
+        assert assignment.may_fetch(database, one, "new.edgeloop")  # a download that began may end
+    with found.hub.database.writing() as database:
+        service.change(database, number, "abort", "ada")
+        plan = RolloutPlan([Step(label="group:line-3")], despite_windows="the old one sets off the fire alarm")
+        service.start(database, "new.edgeloop", plan, None)
+    assert offered(found, "one", day) == ("new.edgeloop", 0.0)
+    with found.hub.database.writing() as database, pytest.raises(UsageError, match="no group 'gone'"):
+        service.start(database, "new.edgeloop", RolloutPlan([Step(label="group:gone")]), None)
+
+
+def test_a_bundle_is_promoted_to_another_channel(tmp_path: Path) -> None:
+    found = parts(tmp_path)
+    found.device("one")
+    found.bundle("new.edgeloop", NEW)
+    with found.hub.database.writing() as database:
+        store.set_channel(database, "one", "beta", "ada")
+    number = found.rollout("new.edgeloop", [Step(percent=100)])
+    assert offered(found, "one", time.time())[0] == ""
+    with found.hub.database.writing() as database:
+        service.change(database, number, "abort", "ada")
+        service.start(database, "new.edgeloop", RolloutPlan([Step(percent=100)]), None, channel="beta")
+    assert offered(found, "one", time.time())[0] == "new.edgeloop"
+
+
+def test_a_plan_without_news_is_as_an_earlier_hub_reads_it() -> None:
+    import msgspec
+
+    written = msgspec.json.encode(RolloutPlan(parse_steps("label:pilot, 25%"), 60.0))
+    assert (
+        written
+        == b'{"steps":[{"devices":[],"label":"pilot","percent":0.0},{"devices":[],"label":"","percent":25.0}],"soak_seconds":60.0}'
+    )
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    with running_hub(tmp_path_factory.mktemp("hub")) as found:
+        yield found
+
+
+def test_groups_through_every_door(hub: Hub, tmp_path: Path) -> None:
+    secret = enrolled(hub, "pi-1")
+    ask(
+        hub,
+        "POST",
+        "/api/v1/report",
+        secret,
+        {"key": "hello-12", "at": 1.0, "heartbeat": {"model": "exercise_watch", "version": 1}},
+    )
+    target = hub.publish(version(tmp_path, 7))
+    closed = {"tags": "shift and not spare", "windows": ["mon 00:00-00:01"], "time_zone": "Pacific/Kiritimati"}
+    made = ask(hub, "PUT", "/api/v1/groups/line-3", hub.token, closed)
+    assert made.status == 200 and made.json()["devices"] == 0
+    ask(hub, "PUT", "/api/v1/devices/pi-1/tags", hub.token, {"tags": ["shift"]})
+    assert ask(hub, "GET", "/api/v1/groups/line-3/devices", hub.token).json() == ["pi-1"]
+    assert hub.run("group", "show", "line-3") == "pi-1"
+    hub.edgeloop("rollout", "start", target, "--steps", "group:line-3")
+    assert "target" not in ask(hub, "GET", "/api/v1/update", secret).json()
+    assert "updates at any time" in hub.run("group", "set", "line-3", "--tags", "shift")
+    assert ask(hub, "GET", "/api/v1/update", secret).json()["target"] == target
+    assert ask(hub, "PUT", "/api/v1/devices/pi-1/channel", hub.token, {"channel": "beta"}).json()["channel"] == "beta"
+    assert "target" not in ask(hub, "GET", "/api/v1/update", secret).json()
+    assert "no group" in hub.run("group", "delete", "gone", code=2)
+    assert "window" in hub.run("group", "set", "x", "--device", "pi-1", "--window", "at night", code=2)
+    assert ask(hub, "PUT", "/api/v1/groups/x", hub.token, {"tags": "a and"}).status == 400
+    audited = hub.folder / "audit.jsonl"
+    hub.run("audit", "export", audited)
+    assert all(f'"{action}"' in audited.read_text() for action in ("group set", "device channel"))
+
+
+def test_the_page_of_groups(hub: Hub) -> None:
+    ask_page = hub.signed_in("olga", "operator")
+    page = ask_page("/groups")
+    csrf = page.split('name="csrf" value="')[1].split('"')[0]
+    fields = {
+        "tags": "night",
+        "devices": "",
+        "channel": "slow",
+        "windows": "sat-sun 00:00-24:00\nmon 01:00-02:00",
+        "time_zone": "Europe/Berlin",
+    }
+    shown = ask_page("/groups/new/set", csrf=csrf, name="weekend", **fields)
+    assert "weekend" in shown and "sat-sun 00:00-24:00; mon 01:00-02:00" in shown
+    assert "Delete the group weekend?" in ask_page("/groups/weekend/delete", csrf=csrf)
+    assert "weekend" not in ask_page("/groups/weekend/delete", csrf=csrf, sure="yes").split("A new group")[0]
