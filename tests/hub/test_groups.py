@@ -26,6 +26,7 @@ from edgeloop_hub.storage.fleet_tables import device_tags
 from edgeloop_hub.storage.schema import devices
 from hub_parts import NEW, Parts, parts
 from hubs import Hub, running_hub, version
+from serving import eventually, serving, write_config
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -251,3 +252,45 @@ def test_the_page_of_groups(hub: Hub) -> None:
     assert "weekend" in shown and "sat-sun 00:00-24:00; mon 01:00-02:00" in shown
     assert "Delete the group weekend?" in ask_page("/groups/weekend/delete", csrf=csrf)
     assert "weekend" not in ask_page("/groups/weekend/delete", csrf=csrf, sure="yes").split("A new group")[0]
+
+
+@pytest.mark.long
+def test_an_agent_updates_in_its_window_and_in_its_channel(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with running_hub(tmp_path / "hub") as hub:
+        text = (
+            f'[source]\nkind = "watch"\nwhere = "in"\n[updates]\nhub = "{hub.address}"\npoll_seconds = 0.4\nhealth_seconds = 1.0\n'
+        )
+        hub.enrol(write_config(tmp_path, text), "pi-2")
+        hub.run(
+            "group",
+            "set",
+            "night",
+            "--device",
+            "pi-2",
+            "--channel",
+            "beta",
+            "--window",
+            "mon 00:00-00:01",
+            "--time-zone",
+            "Etc/GMT+12",
+        )
+
+        def runs() -> int:
+            return int(hub.get("/api/v1/devices")[0]["version"])
+
+        with serving(tmp_path, text) as agent:
+            eventually(lambda: runs() == 1)
+            target = hub.publish(version(tmp_path, 2))
+            hub.edgeloop("rollout", "start", target, "--steps", "group:night", "--channel", "beta", "--soak-minutes", "9")
+            time.sleep(3)
+            assert runs() == 1 and "update" not in agent.log.replace("updates", "")
+            hub.run("group", "set", "night", "--device", "pi-2", "--channel", "beta", "--window", "daily 00:00-24:00")
+            eventually(lambda: runs() == 2)
+            hub.run("group", "set", "night", "--device", "pi-2", "--channel", "beta", "--window", "mon 00:00-00:01")
+            hub.edgeloop("rollout", "abort", "1")
+            urgent = hub.publish(version(tmp_path, 3))
+            words = ("--steps", "group:night", "--channel", "beta", "--despite-windows", "burns houses down")
+            hub.edgeloop("rollout", "start", urgent, *words)
+            eventually(lambda: runs() == 3)
+        assert any("burns houses down" in e["text"] for e in hub.get("/api/v1/events"))
