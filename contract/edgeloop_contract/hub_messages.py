@@ -229,6 +229,7 @@ class JobOutcome(_Answer, frozen=True, omit_defaults=True):
     id: str = ""
     refused: str = ""
     measured: dict[str, Any] = {}
+    lines: list[str] = []
 
 
 class JobStatus(_Answer, frozen=True):

@@ -23,6 +23,7 @@ from edgeloop_hub.api import samples as sample_api
 from edgeloop_hub.api import workstation as api
 from edgeloop_hub.api.groups import Groups
 from edgeloop_hub.api.marks import Marks
+from edgeloop_hub.api.signed_jobs import SignedJobs
 from edgeloop_hub.auth import people, sign_in_settings
 from edgeloop_hub.auth.oidc.provider import Provider
 from edgeloop_hub.http import error_responses
@@ -90,7 +91,7 @@ def build(hub: Hub) -> Litestar:
             healthy,
             metrics.metrics,
             _up_to(hub.settings.max_message_bytes, device_api.Devices),
-            _up_to(hub.settings.max_part_bytes, api.Workstation, Marks, Groups, TailServer, *sample_api.HANDLERS),
+            _up_to(hub.settings.max_part_bytes, api.Workstation, Marks, Groups, SignedJobs, TailServer, *sample_api.HANDLERS),
             _up_to(MAX_FORM_BYTES, *(route for module in PAGES for route in module.HANDLERS)),
             _up_to(MAX_ANNOTATION_BYTES, *annotation_pages.HANDLERS),
         ],

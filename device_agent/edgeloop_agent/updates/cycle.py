@@ -10,12 +10,13 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
-from edgeloop_agent.config import Config
+from edgeloop_agent.config import Config, Jobs
 from edgeloop_agent.credential import Credential
 from edgeloop_agent.hub_client import HubClient
 from edgeloop_agent.updates import reports
@@ -55,6 +56,9 @@ class UpdateCycle:
     log: list[str] = field(default_factory=list)
     others: Sequence[Running] = ()  # bundles beside the first, and the config
     check_config: Callable[[Path], str | None] = lambda _: "this command takes no configs"
+    jobs: Jobs = field(default_factory=Jobs)  # of the device's own file
+    recent: Sequence[str] = ()
+    restart_asked: bool = False
 
     def __call__(
         self, heartbeat: Heartbeat | None, drift: DriftReport | None = None, other_heartbeats: Sequence[Heartbeat] = ()
@@ -79,7 +83,8 @@ class UpdateCycle:
         self._report(hub, heartbeat, drift, others)
         result = self._advance(hub)
         sent = self._send(hub)
-        return f"{result}; {sent} rows of the outbox sent" if sent else result
+        job = self._signed_job(hub, self._known_assignment().assignment.signed_job, credential.device)
+        return "; ".join(filter(None, (result, f"{sent} rows of the outbox sent" if sent else "", job)))
 
     def _send(self, hub: HubClient) -> int:
         """Send the outbox, for at most `MAX_SENDING_SECONDS`; returns the number of rows."""
@@ -152,6 +157,20 @@ class UpdateCycle:
         hub.report(Report(key=f"job-{job.id}"[:64], at=self.now(), job=result))
         return f"job {job.id}: {result.refused or 'measured'}"
 
+    def _signed_job(self, hub: HubClient, text: str, device: str) -> str:
+        if not text:
+            return ""
+        from edgeloop_agent.updates.signed_jobs import SignedJobs, measured
+
+        settings, run = self.config.updates, self.measure
+        rates = settings.max_bytes_per_second, settings.min_bytes_per_second
+        measure = partial(measured, self.folder, hub, run=run, rates=rates, now=self.now()) if run is not None else None
+        jobs = SignedJobs(self.folder, self.jobs, device, self.recent, measure, self.now)
+        try:
+            return jobs(hub, text)
+        finally:
+            self.restart_asked = jobs.restart_asked
+
     def _report(self, hub: HubClient, heartbeat: Heartbeat | None, drift: DriftReport | None, others: Sequence[Heartbeat]) -> None:
         events = [event for folder in self.folder.all() for event in folder.load().events][:MAX_REPORTED_EVENTS]
         if heartbeat is None and not events:
@@ -203,7 +222,8 @@ def _upgrade_wanted(assignment: Assignment) -> str:
 def outcome(cycle: UpdateCycle, request: CycleRequest) -> CycleResult:
     """Run one cycle; its errors become results too."""
     try:
-        return CycleResult("", cycle(request.heartbeat, request.drift, request.other_heartbeats))
+        text = cycle(request.heartbeat, request.drift, request.other_heartbeats)
+        return CycleResult("", text, cycle.restart_asked)
     except NetworkError as error:
         return CycleResult("away", str(error))
     except EdgeloopError as error:

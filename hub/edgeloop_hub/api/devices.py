@@ -64,8 +64,8 @@ class Devices(Controller):
             offer = assignment.assignment(database, device, state.hub.settings, _reads(request))
             version = signing.latest_version(database, "targets")
         wanted, others = _short_digest(offer.recordings), _short_digest(offer.others)
-        job = offer.job.id if offer.job else ""
-        etag = f'"{version}-{offer.target}-{offer.needs_upgrade}-{job}-{wanted}{others}-{offer.until:.0f}"'
+        job, signed = offer.job.id if offer.job else "", _short_digest([offer.signed_job] if offer.signed_job else [])
+        etag = f'"{version}-{offer.target}-{offer.needs_upgrade}-{job}-{wanted}{others}-{offer.until:.0f}{signed}"'
         if request.headers.get("if-none-match") == etag:
             return Response(None, status_code=304, headers={"ETag": etag})
         return Response(offer, headers={"ETag": etag})

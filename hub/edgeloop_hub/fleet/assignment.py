@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from edgeloop_contract.manifest import SCHEMA
 from edgeloop_contract.messages import MAX_OTHER_BUNDLES, Assignment, Job
 from edgeloop_hub.auth.accounts import EnrolledDevice
-from edgeloop_hub.fleet import marks, other_bundles
+from edgeloop_hub.fleet import marks, other_bundles, signed_jobs
 from edgeloop_hub.groups import store
 from edgeloop_hub.rollouts import rollout_store
 from edgeloop_hub.rollouts.policy import assigned
@@ -39,8 +39,9 @@ def assignment(
     `reads`: the newest schema that its agent reads. A bundle of a later one is never offered. Outside of the device's maintenance
     windows nothing is, but by a rollout that says that it may.
     """
+    now = time.time() if now is None else now
     groups = store.of_device(connection, device.name)
-    device, until = marked(device, groups), _until(groups, time.time() if now is None else now)
+    device, until = marked(device, groups), _until(groups, now)
     running = other_bundles.running(connection, device) if device.model else {}
     offers = [_offer_for(connection, device, model, sha256) for model, sha256 in running.items()]
     targets = ["" if until == CLOSED and not offer.despite_windows else offer.target for offer in offers]
@@ -53,6 +54,7 @@ def assignment(
         target="" if target in later else target, others=[t for t in others if t not in later][:MAX_OTHER_BUNDLES],
         needs_upgrade=later[0] if later else "", job=Job(id=job.id, target=job.target) if job else None,
         recordings=wanted, until=max(until, 0.0),
+        signed_job=signed.document if (signed := signed_jobs.waiting(connection, device.name, now)) is not None else "",
     )  # fmt: skip
 
 
@@ -100,6 +102,9 @@ def may_fetch(connection: Connection, device: EnrolledDevice, target: str) -> bo
     running = other_bundles.running(connection, device).get(row.model, "")
     device = marked(device, store.of_device(connection, device.name))
     if _offer_for(connection, device, row.model, running).target == target:
+        return True
+    signed = signed_jobs.waiting(connection, device.name, time.time())
+    if signed is not None and signed.target == target:
         return True
     job = select(jobs.c.id).where(jobs.c.device == device.name, jobs.c.target == target, jobs.c.state == "waiting")
     return connection.execute(job).first() is not None

@@ -15,7 +15,7 @@ from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift import kept
 from edgeloop_hub.drift import reports as drift_reports
-from edgeloop_hub.fleet import logs, other_bundles, states
+from edgeloop_hub.fleet import logs, other_bundles, signed_jobs, states
 from edgeloop_hub.fleet.plausible import plausible
 from edgeloop_hub.rollouts import evidence
 from edgeloop_hub.settings import Settings
@@ -65,6 +65,7 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
         drift_reports.keep(connection, device.name, report.key, report.drift, at)
         kept.keep(connection, device.name, report.drift, now)
     if report.job is not None:
+        signed_jobs.answer(connection, device.name, report.job, now)
         answer = {
             "state": "refused" if report.job.refused else "done",
             "result": msgspec.json.encode(report.job).decode(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
+import msgspec
 from litestar import Controller, Response, get, post
 from litestar.datastructures import State
 from litestar.exceptions import NotFoundException
@@ -12,17 +13,18 @@ from litestar.params import Parameter
 from litestar.response import Redirect
 
 from edgeloop_contract.errors import UsageError
+from edgeloop_contract.signed_jobs import JobWish
 from edgeloop_hub import event_list, event_log
 from edgeloop_hub.auth import accounts, audit
 from edgeloop_hub.auth.guards import client_of
-from edgeloop_hub.fleet import finding, history, inventory, jobs, logs, marks
+from edgeloop_hub.fleet import finding, history, inventory, jobs, logs, marks, signed_jobs
 from edgeloop_hub.groups import store
 from edgeloop_hub.updates import registry
 from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, check_form, is_person, page, session_of
 from edgeloop_hub.web.plots import Axis, Plot, plot
 
 EVENTS_SHOWN = 50
-MEASUREMENTS_SHOWN = 10
+MEASUREMENTS_SHOWN, JOBS_SHOWN = 10, 5
 TARGETS_SHOWN = 50
 HOURS = (6, 24, 168, 720)
 USUAL_HOT_CELSIUS = 82.0  # an agent's own limit, unless its config says another one
@@ -52,6 +54,7 @@ class DevicePages(Controller):
                 "events": event_list.listed(database, source=name, limit=EVENTS_SHOWN)[0],
                 "measurements": jobs.newest(database, name, MEASUREMENTS_SHOWN),
                 "lines": logs.last(database, name), "note": marks.note_of(database, name), "pin": marks.pinned(database, name),
+                "signed": signed_jobs.of_device(database, name, JOBS_SHOWN), "wishes": signed_jobs.wishes(database, name),
                 "groups": [(one.name, store.state_words(one, now)) for one in store.of_device(database, name)],
                 "targets": registry.targets_of(database, device.model, TARGETS_SHOWN),
             }  # fmt: skip
@@ -83,9 +86,7 @@ class DevicePages(Controller):
             return Redirect(f"/devices/{name}/revoke", status_code=303)
         with state.hub.database.writing() as database:
             ACTIONS[verb](database, name, data, session_of(request).user)
-            detail = data.get(
-                "target" if verb in ("pin", "bench") else {"tags": "tags", "note": "text", "channel": "channel"}.get(verb, ""), ""
-            )
+            detail = data.get(DETAILS.get(verb, ""), "")
             audit.append(database, session_of(request).user, f"device {verb}", name, detail, client_of(request))
         return Redirect(f"/devices/{name}", status_code=303)
 
@@ -100,6 +101,15 @@ def _bench(database: Any, name: str, form: dict[str, str], who: str) -> None:
     event_log.record(database, "measurement asked", f"{name} by {who}", target)
 
 
+def _job(database: Any, name: str, form: dict[str, str], who: str) -> None:
+    kind = form.get("kind", "")
+    asked = {"kind": kind, "devices": [name], "target": form.get("target", "") if kind == "bench" else ""}
+    try:
+        signed_jobs.wish(database, msgspec.convert(asked, JobWish), who)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"there is no such job ({error})") from error
+
+
 def _revoke(database: Any, name: str, _: dict[str, str], who: str) -> None:
     accounts.revoke(database, name)
     event_log.record(database, "revoked", f"{name} by {who}")
@@ -112,12 +122,14 @@ ACTIONS: dict[str, Any] = {
     "note": lambda database, name, form, who: marks.note(database, name, form.get("text", ""), who),
     "channel": lambda database, name, form, who: store.set_channel(database, name, form.get("channel", "").strip(), who),
     "bench": _bench,
+    "job": _job,
     "revoke": _revoke,
 }
 
 
-# The field of a form that the audit log keeps.
-DETAILS = {"pin": "target", "bench": "target", "tags": "tags", "note": "text", "channel": "channel"}
+DETAILS: dict[str, str] = {  # the field of each form that the audit log keeps
+    "pin": "target", "bench": "target", "tags": "tags", "note": "text", "channel": "channel", "job": "kind",
+}  # fmt: skip
 
 
 def plots_of(axis: Axis, past: history.History, latency_limit: tuple[float, str] | None) -> list[Plot]:

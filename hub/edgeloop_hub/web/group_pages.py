@@ -12,9 +12,11 @@ from litestar.response import Redirect
 
 from edgeloop_contract.device_groups import GroupRequest
 from edgeloop_contract.errors import UsageError
+from edgeloop_contract.signed_jobs import JobWish
 from edgeloop_hub.auth import audit
 from edgeloop_hub.auth.accounts import checked_name
 from edgeloop_hub.auth.guards import client_of
+from edgeloop_hub.fleet import signed_jobs
 from edgeloop_hub.groups import store
 from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, check_form, is_person, page, session_of
 
@@ -55,7 +57,7 @@ class GroupPages(Controller):
     def act(self, name: str, verb: str, data: Form, state: State, request: PageRequest) -> Response[Any]:
         """`name`: of the group; `new` for one whose name the form says."""
         check_form(request, data)
-        if verb not in ("set", "delete"):
+        if verb not in ("set", "delete", "job"):
             raise NotFoundException("There is no such button.")
         if verb == "delete" and data.get("sure") != "yes":
             return Redirect(f"/groups/{checked_name(name, 'group')}/delete", status_code=303)
@@ -67,6 +69,12 @@ class GroupPages(Controller):
                     raise UsageError(f"there is a group {chosen} already; change that one")
                 store.save(database, chosen, asked, who)
                 audit.append(database, who, "group set", chosen, store.words(asked), address)
+            elif verb == "job":
+                kind = data.get("kind", "")
+                if kind not in ("logs", "restart"):
+                    raise NotFoundException("There is no such job.")
+                signed_jobs.wish(database, JobWish(kind, group=name), who)  # type: ignore[arg-type]
+                audit.append(database, who, "group job", name, kind, address)
             else:
                 store.remove(database, name, who)
                 audit.append(database, who, "group deleted", name, address=address)
