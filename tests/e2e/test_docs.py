@@ -35,6 +35,7 @@ COMMANDS = (
     "export-triton",
     "rollout",
     "bench",
+    "jobs",
     "labels",
     "retrain",
     "roi",
