@@ -151,6 +151,7 @@ class Browser:
     def __init__(self) -> None:
         self.jar = http.cookiejar.CookieJar()
         self._open = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(self.jar), _Redirects(self))
+        self._open.addheaders = [("Accept", "text/html")]
         self.status, self.address, self.text = 0, "", ""
         self.passed: list[str] = []  # addresses that it was sent to
 

@@ -119,7 +119,8 @@ def _refused(request: PageRequest, error: HTTPException) -> Response[Any]:
     """One sentence on a page; a person who is not signed in is sent to sign in."""
     if isinstance(error, NotAuthorizedException):
         asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        there = "" if request.method != "GET" or asked == "/" or len(asked) > MAX_NEXT else asked
+        is_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")  # no stream, no picture
+        there = asked if is_page and asked != "/" and len(asked) <= MAX_NEXT else ""
         return Redirect(query_link("/sign-in", next=there), status_code=303)
     return _sentence(request, error.status_code, error.detail)
 

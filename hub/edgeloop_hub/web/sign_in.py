@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import Annotated, Any
+from typing import Any
 
 from litestar import Response, get, post
 from litestar.datastructures import Cookie, State
 from litestar.exceptions import PermissionDeniedException
-from litestar.params import Parameter
 from litestar.response import Redirect
 from sqlalchemy import Connection, select
 
@@ -19,6 +18,7 @@ from edgeloop_hub.storage.schema import users
 from edgeloop_hub.web.page import (
     COOKIE,
     ERROR_PAGES,
+    MAX_NEXT,
     Form,
     PageRequest,
     check_form,
@@ -64,12 +64,10 @@ def session_cookie(database: Connection, state: State, name: str) -> Cookie:
 
 
 @get("/sign-in", sync_to_thread=False, include_in_schema=False)
-def sign_in_page(
-    state: State,
-    following: Annotated[str, Parameter(query="next", max_length=500)] = "/",
-    left: Annotated[str, Parameter(max_length=20)] = "",
-) -> Response[bytes]:
-    return sign_in_form(state, following=local_path(following), left=left)
+def sign_in_page(state: State, request: PageRequest) -> Response[bytes]:
+    """`next`: the page that comes then; `left`: what somebody signed out of."""
+    asked = request.query_params
+    return sign_in_form(state, following=local_path(asked.get("next", "/")[:MAX_NEXT]), left=asked.get("left", "")[:20])
 
 
 @post("/sign-in", sync_to_thread=True, include_in_schema=False)
