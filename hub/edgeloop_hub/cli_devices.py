@@ -81,3 +81,18 @@ def device_channel(context: click.Context, name: str, channel: str | None) -> No
         now = store.set_channel(database, name, channel or "", COMMAND)
         _note(database, "channel", name, channel or "")
     click.echo(f"{name}: follows the channel {now}")
+
+
+@device.command("delete", epilog=EXIT_CODES)
+@click.argument("name")
+@click.pass_context
+def delete(context: click.Context, name: str) -> None:
+    """Delete the device with its credential and reports. Samples, labels, events and the audit log stay."""
+    from edgeloop_hub.fleet import removal
+
+    database = existing_hub(context).database
+    with database.writing() as connection:
+        removal.remove(connection, name, COMMAND)
+        _note(connection, "delete", name)
+    removal.forget_reports(database, name)
+    click.echo(f"{name}: deleted")

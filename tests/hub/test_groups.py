@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -23,7 +24,7 @@ from edgeloop_hub.fleet import assignment, marks
 from edgeloop_hub.groups import expression, store, windows
 from edgeloop_hub.rollouts import evidence, rollout_store, service
 from edgeloop_hub.storage.fleet_tables import device_tags
-from edgeloop_hub.storage.schema import devices
+from edgeloop_hub.storage.schema import devices, metadata
 from hub_parts import NEW, Parts, parts
 from hubs import Hub, running_hub, version
 from serving import eventually, serving, write_config
@@ -294,3 +295,34 @@ def test_an_agent_updates_in_its_window_and_in_its_channel(tmp_path: Path) -> No
             hub.edgeloop("rollout", "start", urgent, *words)
             eventually(lambda: runs() == 3)
         assert any("burns houses down" in e["text"] for e in hub.get("/api/v1/events"))
+
+
+def test_a_device_is_deleted_with_what_is_kept_of_it(hub: Hub) -> None:
+    secret, other = enrolled(hub, "gone"), enrolled(hub, "stays")
+    for number, each in enumerate((secret, other)):
+        beat = {"model": "exercise_watch", "version": 1, "sha256": "a" * 64}
+        ask(hub, "POST", "/api/v1/report", each, {"key": f"hello-of-{number}", "at": 1.0, "heartbeat": beat, "log": ["a line"]})
+    for name in ("gone", "stays"):
+        ask(hub, "PUT", f"/api/v1/devices/{name}/tags", hub.token, {"tags": ["x"]})
+        ask(hub, "PUT", f"/api/v1/devices/{name}/note", hub.token, {"text": "a note"})
+        ask(hub, "PUT", f"/api/v1/devices/{name}/channel", hub.token, {"channel": "beta"})
+    ask(hub, "PUT", "/api/v1/groups/both", hub.token, {"devices": ["gone", "stays"]})
+    assert ask(hub, "DELETE", "/api/v1/devices/gone", hub.token).status == 200
+    assert ask(hub, "DELETE", "/api/v1/devices/gone", hub.token).status == 404
+    assert ask(hub, "GET", "/api/v1/update", secret).status == 401 and ask(hub, "GET", "/api/v1/update", other).status == 200
+    assert ask(hub, "GET", "/api/v1/groups/both/devices", hub.token).json() == ["stays"]
+    database = sqlite3.connect(hub.folder / "data" / "hub.sqlite", timeout=20)
+    for table in metadata.sorted_tables:
+        left = [c.name for c in table.columns if c.name in ("device", "name")]
+        for column in left if table.name not in ("rollout_evidence", "audit_log", "tokens") else ():
+            assert not database.execute(f"SELECT 1 FROM {table.name} WHERE {column} = 'gone'").fetchall(), table.name
+    assert any(e["kind"] == "device deleted" for e in ask(hub, "GET", "/api/v1/events", hub.token).json())
+    again = enrolled(hub, "gone")  # by a new token, as somebody new
+    assert ask(hub, "GET", "/api/v1/update", again).status == 200
+    assert ask(hub, "GET", "/api/v1/devices/gone/marks", hub.token).json() == {
+        "device": "gone",
+        "labels": [],
+        "tags": [],
+        "pinned": "",
+        "note": "",
+    }

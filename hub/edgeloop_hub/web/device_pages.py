@@ -17,7 +17,7 @@ from edgeloop_contract.signed_jobs import JobWish
 from edgeloop_hub import event_list, event_log
 from edgeloop_hub.auth import accounts, audit
 from edgeloop_hub.auth.guards import client_of
-from edgeloop_hub.fleet import finding, history, inventory, jobs, logs, marks, signed_jobs
+from edgeloop_hub.fleet import finding, history, inventory, jobs, logs, marks, removal, signed_jobs
 from edgeloop_hub.groups import store
 from edgeloop_hub.updates import registry
 from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, check_form, is_person, page, session_of
@@ -66,15 +66,11 @@ class DevicePages(Controller):
 
     @get("/{name:str}/{verb:str}", sync_to_thread=True)
     def ask_first(self, name: str, verb: str, request: PageRequest) -> Response[bytes]:
-        if verb != "revoke":
+        if verb not in CONFIRMED:
             raise NotFoundException("There is no such page.")
         return page(
-            "confirm.html.j2", f"Revoke {name[:63]}?", request, section="Fleet", action=f"/devices/{name}/revoke", button="Revoke",
-            back=f"/devices/{name}", lines=[
-                "Its credential ends: the hub takes no report of it, and gives it nothing, from now on.",
-                "The device goes on with the bundle that it runs.",
-                "It can come back with a new token: edgeloop-hub token enrol NAME.",
-            ],
+            "confirm.html.j2", f"{verb.capitalize()} {name[:63]}?", request, section="Fleet", action=f"/devices/{name}/{verb}",
+            button=verb.capitalize(), back=f"/devices/{name}", lines=CONFIRMED[verb],
         )  # fmt: skip
 
     @post("/{name:str}/{verb:str}", role="operator", sync_to_thread=True)
@@ -82,12 +78,15 @@ class DevicePages(Controller):
         check_form(request, data)
         if verb not in ACTIONS:
             raise NotFoundException("There is no such button.")
-        if verb == "revoke" and data.get("sure") != "yes":
-            return Redirect(f"/devices/{name}/revoke", status_code=303)
+        if verb in CONFIRMED and data.get("sure") != "yes":
+            return Redirect(f"/devices/{name}/{verb}", status_code=303)
         with state.hub.database.writing() as database:
             ACTIONS[verb](database, name, data, session_of(request).user)
             detail = data.get(DETAILS.get(verb, ""), "")
             audit.append(database, session_of(request).user, f"device {verb}", name, detail, client_of(request))
+        if verb == "delete":
+            removal.forget_reports(state.hub.database, name)
+            return Redirect("/", status_code=303)
         return Redirect(f"/devices/{name}", status_code=303)
 
 
@@ -124,9 +123,22 @@ ACTIONS: dict[str, Any] = {
     "bench": _bench,
     "job": _job,
     "revoke": _revoke,
+    "delete": lambda database, name, _, who: removal.remove(database, name, who),
 }
 
 
+CONFIRMED = {  # what is asked about first, and what it means
+    "revoke": [
+        "Its credential ends: the hub takes no report of it, and gives it nothing, from now on.",
+        "The device goes on with the bundle that it runs.",
+        "It can come back with a new token: edgeloop-hub token enrol NAME.",
+    ],
+    "delete": [
+        "Its credential ends, and its reports, tags, pin and note are deleted.",
+        "Its samples, labels and events stay under its name, and so does the audit log.",
+        "The device goes on with the bundle that it runs. It can come back with a new token.",
+    ],
+}
 DETAILS: dict[str, str] = {  # the field of each form that the audit log keeps
     "pin": "target", "bench": "target", "tags": "tags", "note": "text", "channel": "channel", "job": "kind",
 }  # fmt: skip
