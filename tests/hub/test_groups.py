@@ -208,8 +208,22 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         yield found
 
 
-def test_groups_through_every_door(hub: Hub, tmp_path: Path) -> None:
-    secret = enrolled(hub, "pi-1")
+def test_groups_by_http(hub: Hub) -> None:
+    enrolled(hub, "pi-1")
+    closed = {"tags": "shift and not spare", "windows": ["mon 00:00-00:01"], "time_zone": "Pacific/Kiritimati"}
+    made = ask(hub, "PUT", "/api/v1/groups/line-3", hub.token, closed)
+    assert made.status == 200 and made.json()["devices"] == 0
+    ask(hub, "PUT", "/api/v1/devices/pi-1/tags", hub.token, {"tags": ["shift"]})
+    assert ask(hub, "GET", "/api/v1/groups/line-3/devices", hub.token).json() == ["pi-1"]
+    assert ask(hub, "PUT", "/api/v1/devices/pi-1/channel", hub.token, {"channel": "beta"}).json()["channel"] == "beta"
+    assert ask(hub, "PUT", "/api/v1/groups/x", hub.token, {"tags": "a and"}).status == 400
+    assert ask(hub, "DELETE", "/api/v1/groups/x", hub.token).status == 404
+    assert ask(hub, "GET", "/api/v1/groups", hub.token).json()[0]["named"] == []
+
+
+@pytest.mark.long
+def test_groups_by_commands(hub: Hub, tmp_path: Path) -> None:
+    secret = enrolled(hub, "pi-3")
     ask(
         hub,
         "POST",
@@ -218,24 +232,22 @@ def test_groups_through_every_door(hub: Hub, tmp_path: Path) -> None:
         {"key": "hello-12", "at": 1.0, "heartbeat": {"model": "exercise_watch", "version": 1}},
     )
     target = hub.publish(version(tmp_path, 7))
-    closed = {"tags": "shift and not spare", "windows": ["mon 00:00-00:01"], "time_zone": "Pacific/Kiritimati"}
-    made = ask(hub, "PUT", "/api/v1/groups/line-3", hub.token, closed)
-    assert made.status == 200 and made.json()["devices"] == 0
-    ask(hub, "PUT", "/api/v1/devices/pi-1/tags", hub.token, {"tags": ["shift"]})
-    assert ask(hub, "GET", "/api/v1/groups/line-3/devices", hub.token).json() == ["pi-1"]
-    assert hub.run("group", "show", "line-3") == "pi-1"
-    hub.edgeloop("rollout", "start", target, "--steps", "group:line-3")
+    hub.run("device", "tag", "pi-3", "night")
+    words = ("group", "set", "line-4", "--tags", "night and not spare")
+    assert "no updates until" in hub.run(*words, "--window", "mon 00:00-00:01", "--time-zone", "Pacific/Kiritimati")
+    assert hub.run("group", "show", "line-4") == "pi-3" and "line-4" in hub.run("group", "list")
+    hub.edgeloop("rollout", "start", target, "--steps", "group:line-4")
     assert "target" not in ask(hub, "GET", "/api/v1/update", secret).json()
-    assert "updates at any time" in hub.run("group", "set", "line-3", "--tags", "shift")
+    assert "updates at any time" in hub.run(*words)
     assert ask(hub, "GET", "/api/v1/update", secret).json()["target"] == target
-    assert ask(hub, "PUT", "/api/v1/devices/pi-1/channel", hub.token, {"channel": "beta"}).json()["channel"] == "beta"
+    assert "follows the channel beta" in hub.run("device", "channel", "pi-3", "beta")
     assert "target" not in ask(hub, "GET", "/api/v1/update", secret).json()
     assert "no group" in hub.run("group", "delete", "gone", code=2)
-    assert "window" in hub.run("group", "set", "x", "--device", "pi-1", "--window", "at night", code=2)
-    assert ask(hub, "PUT", "/api/v1/groups/x", hub.token, {"tags": "a and"}).status == 400
+    assert "window" in hub.run("group", "set", "x", "--device", "pi-3", "--window", "at night", code=2)
     audited = hub.folder / "audit.jsonl"
     hub.run("audit", "export", audited)
     assert all(f'"{action}"' in audited.read_text() for action in ("group set", "device channel"))
+    assert "pi-3: deleted" in hub.run("device", "delete", "pi-3")
 
 
 def test_the_page_of_groups(hub: Hub) -> None:

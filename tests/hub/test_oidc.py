@@ -214,6 +214,7 @@ def test_next_leads_nowhere_else(hub: Hub, asked: str) -> None:
     assert browser.address == hub.address + "/" and browser.is_in
 
 
+@pytest.mark.long
 def test_keys_that_rotate_are_read_anew(hub: Hub, provider: Provider) -> None:
     time.sleep(KEYS_AGAIN_SECONDS + 0.1)
     provider.keys = [provider.keys[0], new_key("two")]
@@ -290,6 +291,7 @@ def test_an_account_of_a_provider_has_no_password_and_is_not_the_last_admin(hub:
     assert "only admin with a password" in sentence(command("edgeloop-hub", *words, "delete", "ada"), 2)
 
 
+@pytest.mark.long
 def test_a_provider_that_does_not_answer_is_one_sentence_and_passwords_work(hub: Hub, provider: Provider) -> None:
     browser, begun = Browser(), time.monotonic()
     exchanged = provider.token
@@ -328,6 +330,7 @@ def test_nobody_listens_there(tmp_path: Path) -> None:
         HubsProvider(settings, settings.oidc, tmp_path).authorization_url("s", "n", "v")
 
 
+@pytest.mark.long
 def test_passwords_for_emergencies_only(tmp_path: Path, provider: Provider) -> None:
     port = free_port()
     words, data = ("--data", tmp_path / "data"), tmp_path / "data"

@@ -113,6 +113,7 @@ def test_a_wish_on_a_page_waits_for_the_key(hub: Hub) -> None:
     assert all(action in audited.read_text() for action in ('"device job"', '"job signed"'))
 
 
+@pytest.mark.long
 def test_wrong_words_of_the_command_are_one_sentence(hub: Hub) -> None:
     for words, said in (
         (("logs",), "name devices"), (("logs", "--device", "a", "--group", "b"), "name devices"),
