@@ -24,7 +24,7 @@ from edgeloop_hub.fleet import assignment, marks
 from edgeloop_hub.groups import expression, store, windows
 from edgeloop_hub.rollouts import evidence, rollout_store, service
 from edgeloop_hub.storage.fleet_tables import device_tags
-from edgeloop_hub.storage.schema import devices, metadata
+from edgeloop_hub.storage.schema import device_bundles, devices, metadata
 from hub_parts import NEW, Parts, parts
 from hubs import Hub, running_hub, version
 from serving import eventually, serving, write_config
@@ -192,6 +192,23 @@ def test_a_bundle_is_promoted_to_another_channel(tmp_path: Path) -> None:
     assert offered(found, "one", time.time())[0] == "new.edgeloop"
 
 
+def test_a_group_has_a_configuration_of_its_own_by_its_channel(tmp_path: Path) -> None:
+    found = parts(tmp_path)
+    for name in ("one", "two"):
+        found.device(name)
+        with found.hub.database.writing() as database:
+            database.execute(insert(device_bundles).values(device=name, model="config:kitchen", version=0, sha256="c" * 64, at=0.0))
+    found.bundle("config-kitchen-2.toml", NEW, "config:kitchen")
+    group(found, "lab", devices=["two"], channel="beta")
+    with found.hub.database.writing() as database:
+        service.start(database, "config-kitchen-2.toml", RolloutPlan([Step(percent=100)]), None, channel="beta")
+        given = {}
+        for row in database.execute(select(devices)).all():
+            device = EnrolledDevice(row.name, [], row.channel, row.model, row.sha256)
+            given[row.name] = assignment.assignment(database, device, found.hub.settings, 99).others
+    assert given == {"one": [], "two": ["config-kitchen-2.toml"]}
+
+
 def test_a_plan_without_news_is_as_an_earlier_hub_reads_it() -> None:
     import msgspec
 
@@ -263,6 +280,10 @@ def test_the_page_of_groups(hub: Hub) -> None:
     }
     shown = ask_page("/groups/new/set", csrf=csrf, name="weekend", **fields)
     assert "weekend" in shown and "sat-sun 00:00-24:00; mon 01:00-02:00" in shown
+    enrolled(hub, "sleeper")
+    ask(hub, "PUT", "/api/v1/devices/sleeper/tags", hub.token, {"tags": ["night"]})
+    fleet = ask_page("/?group=weekend")
+    assert "/devices/sleeper" in fleet and "/devices/pi-1" not in fleet and "/devices/" not in ask_page("/?group=none")
     assert "Delete the group weekend?" in ask_page("/groups/weekend/delete", csrf=csrf)
     assert "weekend" not in ask_page("/groups/weekend/delete", csrf=csrf, sure="yes").split("A new group")[0]
 

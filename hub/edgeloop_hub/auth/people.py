@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Literal, NamedTuple
 
-from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, and_, delete, func, insert, select, update
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_hub.storage.people_tables import oidc_accounts, user_roles
@@ -112,7 +112,8 @@ def listed(connection: Connection) -> list[Person]:
     by_user = connection.execute(select(sessions.c.user, func.count().label("many")).group_by(sessions.c.user))
     opened = {row.user: int(row.many) for row in by_user}
     came = select(users.c.name, users.c.created, oidc_accounts.c.issuer, oidc_accounts.c.role_from)
-    rows = connection.execute(came.join(oidc_accounts, oidc_accounts.c.name == users.c.name, isouter=True).order_by(users.c.name))
+    here = and_(oidc_accounts.c.name == users.c.name, oidc_accounts.c.deleted.is_(None))
+    rows = connection.execute(came.join(oidc_accounts, here, isouter=True).order_by(users.c.name))
     return [
         Person(row.name, role_of(connection, row.name), row.created, opened.get(row.name, 0), row.issuer or "", row.role_from or "")
         for row in rows.all()
