@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import http.cookiejar
 import json
+import re
 import secrets
 import threading
 import time
@@ -173,3 +175,15 @@ class Browser:
     @property
     def is_in(self) -> bool:
         return any(cookie.name == "edgeloop_session" for cookie in self.jar)
+
+
+def failure(browser: Browser) -> str:
+    found = re.search(r'role="alert">(.*?)</p>', browser.text)
+    assert found is not None, browser.text
+    return html.unescape(found[1])
+
+
+def form(browser: Browser, hub: Hub, path: str, **fields: str) -> None:
+    csrf = re.search(r'name="csrf" value="(\w+)"', browser.get(hub.address + "/"))
+    assert csrf is not None
+    browser.get(hub.address + path, {"csrf": csrf[1], **fields})

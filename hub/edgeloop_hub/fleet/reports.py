@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.messages import Heartbeat, Report, too_deep
+from edgeloop_contract.messages import Heartbeat, JobResult, Report, too_deep
 from edgeloop_hub import event_log
 from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import EnrolledDevice
@@ -66,15 +66,14 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
         kept.keep(connection, device.name, report.drift, now)
     if report.job is not None:
         signed_jobs.answer(connection, device.name, report.job, now)
-        answer = {
-            "state": "refused" if report.job.refused else "done",
-            "result": msgspec.json.encode(report.job).decode(),
-            "at": now,
-        }
-        connection.execute(
-            update(jobs).where(jobs.c.id == report.job.id, jobs.c.device == device.name, jobs.c.state == "waiting").values(**answer)
-        )
+        _answered(connection, device.name, report.job, now)
     return True
+
+
+def _answered(connection: Connection, device: str, result: JobResult, now: float) -> None:
+    mine = (jobs.c.id == result.id, jobs.c.device == device, jobs.c.state == "waiting")
+    state = "refused" if result.refused else "done"
+    connection.execute(update(jobs).where(*mine).values(state=state, result=msgspec.json.encode(result).decode(), at=now))
 
 
 def old(before: float) -> Old:

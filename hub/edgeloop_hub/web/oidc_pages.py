@@ -24,6 +24,9 @@ from edgeloop_hub.web.sign_in import session_cookie, sign_in_form, too_many
 BROWSER = "edgeloop_sign_in"  # the cookie that says which browser began a sign-in
 ASKING = threading.BoundedSemaphore(8)  # threads of a worker that wait for the provider; others answer as ever
 BUSY = "Many people sign in just now. Try again."
+NOT_BEGUN = (
+    "This sign-in was finished already, is too old, or began in another browser or at another address of the hub. Try again."
+)
 
 
 def provider_of(state: State) -> Provider:
@@ -60,10 +63,9 @@ def to_provider(state: State, request: PageRequest) -> Response[Any]:
 def back_from_provider(state: State, request: PageRequest) -> Response[Any]:
     """A session for whom the provider names, if this browser began the sign-in."""
     provider, hub, asked = provider_of(state), state.hub, request.query_params
-    with hub.database.writing(ordered=False) as database:
-        begun = pending.take(database, asked.get("state", "")[:200], request.cookies.get(BROWSER, "")[:200])
+    begun = pending.take(hub.database, asked.get("state", "")[:200], request.cookies.get(BROWSER, "")[:200])
     if begun is None:
-        return sign_in_form(state, 400, "This sign-in was finished already, is too old, or began in another browser. Try again.")
+        return sign_in_form(state, 400, NOT_BEGUN)
     if not ASKING.acquire(blocking=False):
         return sign_in_form(state, 503, BUSY, begun.following)
     address = client_of(request)

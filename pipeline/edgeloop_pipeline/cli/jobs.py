@@ -62,7 +62,7 @@ def send(
 @keys_option
 @passphrase_option
 @click.option("--hours", type=float, default=24.0, show_default=True, help="Until the jobs end, done or not; at most 168.")
-@click.option("--yes", is_flag=True, help="Sign all of them without asking.")
+@click.option("--yes", is_flag=True, help="Sign all of them without asking: whatever the hub says that people want.")
 def sign_wishes(hub: str, ca_file: str, folder: Path, passphrase: bool, hours: float, yes: bool) -> None:
     """Sign what people asked for on the hub's pages, each after a question."""
     from edgeloop_pipeline.fleet import job_signing

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from edgeloop_contract.errors import StorageError
 from edgeloop_hub.auth import secret_digests
+from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.people_tables import oidc_sign_ins
 
 SECONDS = 600.0
@@ -49,10 +50,13 @@ def begin(connection: Connection, following: str) -> Begun:
     return begun
 
 
-def take(connection: Connection, state: str, browser: str) -> Pending | None:
-    """The sign-in of this state, once; None where this browser began none such, or too long ago."""
+def take(database: Database, state: str, browser: str) -> Pending | None:
+    """The sign-in of this state, once; None where this browser began none such, or too long ago. Strangers cause no writing."""
     mine = (p.state == secret_digests.digest(state), p.browser == secret_digests.digest(browser))
-    row = connection.execute(select(p.nonce, p.verifier, p.following, p.expires).where(*mine)).first()
-    if row is None or connection.execute(delete(oidc_sign_ins).where(*mine)).rowcount != 1 or row.expires < time.time():
+    with database.reading() as connection:
+        row = connection.execute(select(p.nonce, p.verifier, p.following, p.expires).where(*mine)).first()
+    if row is None or row.expires < time.time():
         return None
-    return Pending(row.nonce, row.verifier, row.following)
+    with database.writing(ordered=False) as connection:
+        was_mine = connection.execute(delete(oidc_sign_ins).where(*mine)).rowcount == 1
+    return Pending(row.nonce, row.verifier, row.following) if was_mine else None
