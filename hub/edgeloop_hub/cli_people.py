@@ -135,7 +135,7 @@ def verify(context: click.Context, head: str) -> None:
     """Check that no entry was changed or removed, and print the last digest: note it elsewhere."""
     from edgeloop_hub.auth import audit
 
-    with existing_hub(context).database.reading() as database:
+    with existing_hub(context).database.reading(whole=True) as database:
         count, digest = audit.verify(audit.entries(database), head)
     click.echo(f"{count} entries, as they were written; the last digest: {digest}")
 
@@ -149,7 +149,7 @@ def export(context: click.Context, file: Path) -> None:
     from edgeloop_hub.auth import audit
 
     count = 0
-    with existing_hub(context).database.reading() as database, publishing(file, 0o600) as out:
+    with existing_hub(context).database.reading(whole=True) as database, publishing(file, 0o600) as out:
         for entry in audit.entries(database):
             out.write(json.dumps(entry).encode() + b"\n")
             count += 1

@@ -102,7 +102,7 @@ def _inside(connection: Connection, rollout: Rollout, query: Select[Any]) -> Ite
     has = [_has(connection, label).label(f"has_{number}") for number, label in enumerate(labels)]
     elsewhere = and_(device_pins.c.device == s.device, device_pins.c.target != rollout.target)
     free = query.where(~select(device_pins.c.device).where(elsewhere).exists())
-    rows = connection.execution_options(yield_per=CHUNK).execute(free.add_columns(*has))
+    rows = connection.execute(free.add_columns(*has).execution_options(yield_per=CHUNK))
     for row in rows:
         if rollout.cohort_has(row.device, [label for number, label in enumerate(labels) if row._mapping[f"has_{number}"]]):
             yield row
