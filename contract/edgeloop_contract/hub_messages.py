@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgeloop_contract.gate_messages import GateStatus
-from edgeloop_contract.messages import Device, Heartbeat, Target
+from edgeloop_contract.messages import Device, Heartbeat, Short, Target
 from edgeloop_contract.needs import AgentNeeds
 from edgeloop_contract.rollout import RolloutPlan, RolloutState
 
@@ -234,6 +234,7 @@ class JobOutcome(_Answer, frozen=True, omit_defaults=True):
     id: str = ""
     refused: str = ""
     measured: dict[str, Any] = {}
+    lines: list[str] = []
 
 
 class JobStatus(_Answer, frozen=True):
@@ -247,12 +248,16 @@ class JobStatus(_Answer, frozen=True):
 # Rollouts
 
 
-class RolloutRequest(_Request, frozen=True):
-    """`fallback`: targets metadata without the new bundle, signed in advance; needed where the plan says `return`."""
+class RolloutRequest(_Request, frozen=True, omit_defaults=True):
+    """`fallback`: targets metadata without the new bundle, signed in advance; needed where the plan says `return`.
+
+    `channel`: whose devices get it; empty: of the channel that it was published for.
+    """
 
     target: Target
     plan: RolloutPlan
     fallback: str = ""
+    channel: Short = ""
 
 
 class RolloutCreated(_Answer, frozen=True):

@@ -70,6 +70,8 @@ class Assignment(_Message, frozen=True):
     `others`: for its other bundles.
     `needs_upgrade`: a bundle that is meant for this device, and that only a later agent reads; it is offered once that asks.
     `recordings`: somebody said what they are; the samples of them that were not chosen are wanted too, where they are still there.
+    `until`: when the maintenance window closes, after which no update begins its trial; 0: there is no window.
+    `signed_job`: a SignedJob as JSON, which is for this device, and whose number is the lowest that it has not answered.
     """
 
     target: str = ""
@@ -77,6 +79,8 @@ class Assignment(_Message, frozen=True):
     needs_upgrade: str = ""
     job: Job | None = None
     recordings: Annotated[list[Short], msgspec.Meta(max_length=MAX_RECORDINGS)] = []
+    until: Time = 0.0
+    signed_job: Annotated[str, msgspec.Meta(max_length=32_768)] = ""
 
 
 class Job(_Message, frozen=True):
@@ -230,11 +234,12 @@ class Report(_Message, frozen=True):
 
 
 class JobResult(_Message, frozen=True):
-    """A job's answer: `measured` as `edgeloop-agent bench --json` prints it, or why there is none."""
+    """A job's answer: `measured` as `edgeloop-agent bench --json` prints it, or why there is none. `lines`: of the device's log."""
 
     id: Short
     refused: Text = ""
     measured: Annotated[dict[Short, Any], msgspec.Meta(max_length=200)] = {}
+    lines: Annotated[list[Annotated[str, msgspec.Meta(max_length=300)]], msgspec.Meta(max_length=60)] = []
 
 
 MAX_NESTING = 20  # levels of lists and objects, in free-form values

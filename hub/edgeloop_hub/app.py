@@ -21,8 +21,11 @@ from edgeloop_hub.api import devices as device_api
 from edgeloop_hub.api import metrics
 from edgeloop_hub.api import samples as sample_api
 from edgeloop_hub.api import workstation as api
+from edgeloop_hub.api.groups import Groups
 from edgeloop_hub.api.marks import Marks
-from edgeloop_hub.auth import people
+from edgeloop_hub.api.signed_jobs import SignedJobs
+from edgeloop_hub.auth import people, sign_in_settings
+from edgeloop_hub.auth.oidc.provider import Provider
 from edgeloop_hub.http import error_responses, tracing
 from edgeloop_hub.http.connection_limits import ENVIRONMENT
 from edgeloop_hub.hub import Hub
@@ -35,7 +38,9 @@ from edgeloop_hub.web import (
     device_pages,
     drift_pages,
     fleet_pages,
+    group_pages,
     live,
+    oidc_pages,
     pages,
     people_pages,
     rollout_pages,
@@ -56,8 +61,8 @@ SECURITY_HEADERS = {
 }
 MAX_FORM_BYTES = 64 << 10
 PAGES: tuple[Any, ...] = (
-    alert_pages, fleet_pages, device_pages, rollout_pages, version_pages, drift_pages, pages, live, people_pages, sign_in,
-    sample_pages,
+    alert_pages, fleet_pages, group_pages, device_pages, rollout_pages, version_pages, drift_pages, pages, live, people_pages,
+    sign_in, oidc_pages, sample_pages,
 )  # fmt: skip
 MAX_ANNOTATION_BYTES = 2 << 20  # of a form with masks
 LOG = logging.getLogger("edgeloop_hub")
@@ -71,7 +76,12 @@ def healthy(state: State) -> Response[dict[str, str]]:
 
 
 def build(hub: Hub) -> Litestar:
-    """All routes over one hub. Devices that an earlier release enrolled get their rows."""
+    """All routes over one hub. Devices that an earlier release enrolled get their rows.
+
+    Raises UsageError for a faulty sign-in.toml.
+    """
+    sign_in_by = sign_in_settings.load(hub.settings.data)
+    provider = Provider(sign_in_by, sign_in_by.oidc, hub.settings.data) if sign_in_by.oidc else None
     with hub.database.writing() as database:
         device_rows.adopt(database)
         people.adopt(database)
@@ -82,11 +92,13 @@ def build(hub: Hub) -> Litestar:
             healthy,
             metrics.metrics,
             _up_to(hub.settings.max_message_bytes, device_api.Devices),
-            _up_to(hub.settings.max_part_bytes, api.Workstation, Marks, TailServer, *sample_api.HANDLERS),
+            _up_to(hub.settings.max_part_bytes, api.Workstation, Marks, Groups, SignedJobs, TailServer, *sample_api.HANDLERS),
             _up_to(MAX_FORM_BYTES, *(route for module in PAGES for route in module.HANDLERS)),
             _up_to(MAX_ANNOTATION_BYTES, *annotation_pages.HANDLERS),
         ],
-        state=State({"hub": hub, "service": TailService(hub), "changes": live.Changes()}),
+        state=State(
+            {"hub": hub, "service": TailService(hub), "changes": live.Changes(), "sign_in": sign_in_by, "provider": provider}
+        ),
         request_max_body_size=MAX_FORM_BYTES,
         openapi_config=OpenAPIConfig(
             title="edgeloop hub",

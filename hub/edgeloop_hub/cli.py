@@ -11,8 +11,9 @@ import click
 from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, UsageError
 from edgeloop_hub.cli_alerts import alerts
 from edgeloop_hub.cli_devices import device
+from edgeloop_hub.cli_groups import group
 from edgeloop_hub.cli_options import EXIT_CODES, cron_line, existing_hub, in_address, limits_of, open_hub, program, settings_of
-from edgeloop_hub.cli_people import audit_group, operator, user
+from edgeloop_hub.cli_people import audit_group, check_sign_in, operator, user
 
 LOCAL_PROXIES = ("127.0.0.1", "::1")
 
@@ -106,7 +107,7 @@ def serve(
         context, traces=traces, secure_cookies=behind_tls or certificate is not None, trusted_proxies=trusted, **limits_of(limits)
     )
     alert_settings.load(settings.data)
-    Hub.open(settings).database.engine.dispose()  # a mistake in the configuration is reported here, once
+    check_sign_in(Hub.open(settings))  # a mistake in the configuration is reported here, once
     os.environ[ENVIRONMENT] = msgspec.json.encode(settings, enc_hook=str).decode()
     click.echo(f"edgeloop-hub: {'https' if certificate else 'http'}://{in_address(host)}:{port}", err=True)
     click.echo(f"edgeloop-hub: for cron: {cron_line(context.obj)}", err=True)
@@ -239,6 +240,7 @@ def _token(
 
 
 commands.add_command(device)
+commands.add_command(group)
 commands.add_command(alerts)
 commands.add_command(audit_group)
 commands.add_command(user)

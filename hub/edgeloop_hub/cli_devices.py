@@ -67,3 +67,32 @@ def pin_device(context: click.Context, name: str, target: str | None) -> None:
             marks.pin(database, name, target, COMMAND)
         _note(database, "pin" if target else "unpin", name, target or "")
     click.echo(f"{name}: pinned to {target}" if target else f"{name}: follows rollouts again")
+
+
+@device.command("channel", epilog=EXIT_CODES)
+@click.argument("name")
+@click.argument("channel", required=False)
+@click.pass_context
+def device_channel(context: click.Context, name: str, channel: str | None) -> None:
+    """Give the device this CHANNEL, whatever its groups say. Without CHANNEL it follows them again."""
+    from edgeloop_hub.groups import store
+
+    with existing_hub(context).database.writing() as database:
+        now = store.set_channel(database, name, channel or "", COMMAND)
+        _note(database, "channel", name, channel or "")
+    click.echo(f"{name}: follows the channel {now}")
+
+
+@device.command("delete", epilog=EXIT_CODES)
+@click.argument("name")
+@click.pass_context
+def delete(context: click.Context, name: str) -> None:
+    """Delete the device with its credential and reports. Samples, labels, events and the audit log stay."""
+    from edgeloop_hub.fleet import removal
+
+    database = existing_hub(context).database
+    with database.writing() as connection:
+        removal.remove(connection, name, COMMAND)
+        _note(connection, "delete", name)
+    removal.forget_reports(database, name)
+    click.echo(f"{name}: deleted")

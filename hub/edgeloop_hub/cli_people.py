@@ -6,6 +6,7 @@ import getpass
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,6 +19,23 @@ def operator() -> str:
         return f"command line ({getpass.getuser()})"
     except (KeyError, OSError):  # a user id without a name
         return "command line"
+
+
+def check_sign_in(hub: Any) -> None:
+    """Before `serve`: raises UsageError for a faulty sign-in.toml, and where nobody could sign in while the provider is away."""
+    from edgeloop_hub.auth import people, sign_in_settings
+
+    settings = sign_in_settings.load(hub.settings.data)
+    if settings.password_only_for:
+        with hub.database.reading() as database:
+            people.guard_break_glass(database, settings.password_only_for)
+    hub.database.engine.dispose()
+
+
+def _break_glass(hub: Any) -> str:
+    from edgeloop_hub.auth import sign_in_settings
+
+    return str(sign_in_settings.load(hub.settings.data).password_only_for)
 
 
 @click.group(epilog=EXIT_CODES)
@@ -57,7 +75,10 @@ def list_users(context: click.Context) -> None:
     with existing_hub(context).database.writing() as database:
         people.adopt(database)
         for person in people.listed(database):
-            click.echo(f"{person.name:20}  {person.role:8}  added {when(person.created)}, {person.sessions} open sessions")
+            came = f", by {person.issuer}" + (", role of the hub" if person.role_from == "hub" else "") if person.issuer else ""
+            click.echo(f"{person.name:20}  {person.role:8}  added {when(person.created)}, {person.sessions} open sessions{came}")
+        for name in people.kept_out(database):
+            click.echo(f"{name:20}  deleted; it may not come again by the provider: edgeloop-hub user readmit {name}")
 
 
 @user.command("role", epilog=EXIT_CODES)
@@ -65,11 +86,12 @@ def list_users(context: click.Context) -> None:
 @click.argument("role")
 @click.pass_context
 def change_role(context: click.Context, name: str, role: str) -> None:
-    """Give NAME another ROLE: viewer, labeller, operator or admin. It holds at once."""
+    """Give NAME another ROLE: viewer, labeller, operator or admin. It holds at once. `provider`: by the provider's groups again."""
     from edgeloop_hub.auth import audit, people
 
-    with existing_hub(context).database.writing() as database:
-        people.set_role(database, name, role)
+    hub = existing_hub(context)
+    with hub.database.writing() as database:
+        people.set_role(database, name, role, _break_glass(hub))
         audit.append(database, operator(), "role changed", name, role)
     click.echo(f"user {name}: {role}")
 
@@ -81,10 +103,24 @@ def delete_user(context: click.Context, name: str) -> None:
     """Delete a user; open sessions end. Labels and log entries stay under the name."""
     from edgeloop_hub.auth import audit, people
 
-    with existing_hub(context).database.writing() as database:
-        people.remove(database, name)
+    hub = existing_hub(context)
+    with hub.database.writing() as database:
+        people.remove(database, name, _break_glass(hub))
         audit.append(database, operator(), "user deleted", name)
     click.echo(f"user {name}: deleted")
+
+
+@user.command("readmit", epilog=EXIT_CODES)
+@click.argument("name")
+@click.pass_context
+def readmit_user(context: click.Context, name: str) -> None:
+    """Let a deleted user NAME come by the provider again, as somebody new."""
+    from edgeloop_hub.auth import audit, people
+
+    with existing_hub(context).database.writing() as database:
+        people.readmit(database, name)
+        audit.append(database, operator(), "user readmitted", name)
+    click.echo(f"user {name}: may come by the provider again")
 
 
 @click.group("audit", epilog=EXIT_CODES)
@@ -99,7 +135,7 @@ def verify(context: click.Context, head: str) -> None:
     """Check that no entry was changed or removed, and print the last digest: note it elsewhere."""
     from edgeloop_hub.auth import audit
 
-    with existing_hub(context).database.reading() as database:
+    with existing_hub(context).database.reading(whole=True) as database:
         count, digest = audit.verify(audit.entries(database), head)
     click.echo(f"{count} entries, as they were written; the last digest: {digest}")
 
@@ -113,7 +149,7 @@ def export(context: click.Context, file: Path) -> None:
     from edgeloop_hub.auth import audit
 
     count = 0
-    with existing_hub(context).database.reading() as database, publishing(file, 0o600) as out:
+    with existing_hub(context).database.reading(whole=True) as database, publishing(file, 0o600) as out:
         for entry in audit.entries(database):
             out.write(json.dumps(entry).encode() + b"\n")
             count += 1

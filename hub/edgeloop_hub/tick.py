@@ -17,7 +17,7 @@ from edgeloop_hub.alerts import settings as alert_settings
 from edgeloop_hub.alerts.sender import Sender
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.drift import reports as drift_reports
-from edgeloop_hub.fleet import reports
+from edgeloop_hub.fleet import reports, signed_jobs
 from edgeloop_hub.rollouts import evidence, rollout_store, service
 from edgeloop_hub.rollouts.policy import next_move
 from edgeloop_hub.samples import sample_store
@@ -142,5 +142,6 @@ def _forget(database: Database, blobs: Blobs, settings: Settings) -> None:
     rows = (
         *accounts.old(settings), reports.old(before), event_log.old(before), evidence.old(before), drift_reports.old(before),
         *sample_store.old(before, time.time() - settings.sample_seconds), *outbox.old(before),
+        *signed_jobs.old(before),
     )  # fmt: skip
     delete_in_parts(database, rows, CLEAN_UP_SECONDS)

@@ -132,7 +132,7 @@ def test_bench_remembers_the_fastest(bundle: Path, tmp_path: Path) -> None:
         "edgeloop-agent", "run", bundle, "--source", "-", "--state", state, stdin=json.dumps({"values": np.zeros((32, 2)).tolist()})
     )
     assert answer["fastest"]["variant"] in again.stderr
-    assert "fastest of 4 measured on this device" in again.stderr
+    assert f"fastest of {len(answer['variants'])} measured on this device" in again.stderr
     # A damaged note is no note, and another bundle has none.
     Path(answer["remembered"]).write_text("{")
     fallen = command(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgeloop_agent.updates.origins import FolderOrigin
+from edgeloop_agent.updates.taking import Taking
 from edgeloop_contract.errors import NetworkError
 from update_bench import Bench, fetched, served
 
@@ -73,3 +76,23 @@ def test_a_trickle_is_broken_off() -> None:
     slept: list[float] = []
     list(_paced(iter([b"x" * 1000] * 10), 500, 1, lambda: 0.0, slept.append))
     assert max(slept) == pytest.approx(20.0)  # 10,000 bytes at 500 a second
+
+
+def test_a_download_that_outlasts_the_window_waits_for_the_next_and_is_not_fetched_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    target, closes = bench.offer(2), time.time() + 60
+    bench.repository.publish()
+    origin = FolderOrigin(tmp_path / "stick")
+    tried: list[Path] = []
+
+    def turn(now: float, until: float) -> tuple[str, bool]:
+        taking = Taking(
+            bench.config, bench.folder, bench.running(), [], lambda p: tried.append(p), lambda _: None, lambda: now, until
+        )
+        return taking(origin, [target])
+
+    assert turn(closes + 1, closes) == (f"{target} waits for the next maintenance window", False)
+    assert not tried and not bench.folder.load().trial
+    next((tmp_path / "stick" / "targets").glob(f"*{target}")).unlink()  # what is here is enough
+    assert "is staged" in turn(closes + 2, closes + 60)[0]
+    assert len(tried) == 1 and bench.folder.load().trial

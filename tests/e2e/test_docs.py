@@ -36,11 +36,12 @@ COMMANDS = (
     "export-triton",
     "rollout",
     "bench",
+    "jobs",
     "labels",
     "retrain",
     "roi",
 )
-HUB_COMMANDS = ("alerts", "audit", "serve", "tick", "user", "token", "device", "backup", "restore")
+HUB_COMMANDS = ("alerts", "audit", "serve", "tick", "user", "token", "device", "group", "backup", "restore")
 AGENT_COMMANDS = ("run", "bench", "inspect", "check", "serve", "install", "enrol", "update", "explain")
 
 

@@ -28,22 +28,25 @@ from hubs import Hub, running_hub
 HTTP = urllib3.PoolManager(retries=False, timeout=20)
 PASSWORD = "correct horse battery"
 PAGES = {  # every page and button, and the role from which on it is allowed
-    "viewer": """GET / · GET /alerts · GET /devices/{name} · GET /devices/{name}/{verb} · GET /disagreements · GET /drift · GET /events · GET /live
+    "viewer": """GET / · GET /alerts · GET /devices/{name} · GET /devices/{name}/{verb} · GET /disagreements · GET /drift · GET /events · GET /groups
+        · GET /groups/{name}/{verb} · GET /live
         · GET /queue · GET /rollouts · GET /rollouts/{number} · GET /rollouts/{number}/{verb} · GET /samples/{device}/{key}/picture.png · GET /versions
         · POST /sign-out""",
     "labeller": "POST /annotations · POST /queue · POST /queue/undo",
-    "operator": "POST /devices/{name}/{verb} · POST /rollouts/{number}/{verb}",
+    "operator": "POST /devices/{name}/{verb} · POST /groups/{name}/{verb} · POST /rollouts/{number}/{verb}",
     "admin": "GET /audit · GET /people · GET /people/{name}/{verb} · POST /people/{name}/{verb}",
 }
 INTERFACE = {  # every route for tokens, and its scope
     "metrics": "GET /metrics",
-    "read": """GET /api/v1/bundles · GET /api/v1/devices · GET /api/v1/devices/{name}/marks · GET /api/v1/drift · GET /api/v1/events · GET /api/v1/health
-        · GET /api/v1/jobs/{job} · GET /api/v1/key · GET /api/v1/labelled · GET /api/v1/queue · GET /api/v1/recordings · GET /api/v1/rollouts
+    "read": """GET /api/v1/bundles · GET /api/v1/devices · GET /api/v1/devices/{name}/marks · GET /api/v1/drift · GET /api/v1/events · GET /api/v1/groups · GET /api/v1/groups/{name}/devices · GET /api/v1/health
+        · GET /api/v1/jobs/{job} · GET /api/v1/key · GET /api/v1/job-wishes · GET /api/v1/signed-jobs
+        · GET /api/v1/signed-jobs/{number} · GET /api/v1/labelled · GET /api/v1/queue · GET /api/v1/recordings · GET /api/v1/rollouts
         · GET /api/v1/rollouts/{number} · POST /api/v1/rollouts/power · GET /api/v1/samples · GET /api/v1/samples/{device}/{key}/annotations
         · GET /api/v1/samples/{device}/{key}/values · GET /api/v1/signed · GET /api/v1/unlabelled · GET /api/v1/uploads/{sha256}""",
     "label": "POST /api/v1/labels",
     "publish": "POST /api/v1/signed · PUT /api/v1/uploads/{sha256}/{begins}",
-    "operate": """DELETE /api/v1/devices/{name}/pin · PUT /api/v1/devices/{name}/pin · PUT /api/v1/devices/{name}/tags · PUT /api/v1/devices/{name}/note
+    "operate": """DELETE /api/v1/devices/{name} · DELETE /api/v1/devices/{name}/pin · PUT /api/v1/devices/{name}/pin · PUT /api/v1/devices/{name}/tags · PUT /api/v1/devices/{name}/note · PUT /api/v1/devices/{name}/channel · PUT /api/v1/groups/{name} · DELETE /api/v1/groups/{name}
+        · POST /api/v1/signed-jobs · DELETE /api/v1/job-wishes/{which}
         · POST /api/v1/jobs · POST /api/v1/rollouts · POST /api/v1/rollouts/{number}/{verb}""",
     "admin": "GET /api/v1/tokens · DELETE /api/v1/tokens/{which}",
 }

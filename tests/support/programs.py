@@ -18,6 +18,7 @@ PROGRAMS = {
     "dpkg": ("dpkg-deb",), "gcc": ("gcc",), "libc6-dev": ("/usr/include/stdio.h",), "iproute2": ("ip",),
     "chromium": ("chromium", "google-chrome"), "chromium-driver": ("chromedriver",),
     "postgresql": ("/usr/lib/postgresql/*/bin/initdb",), "strace": ("strace",), "mosquitto": ("mosquitto",),
+    "nginx-light": ("nginx",), "caddy": ("caddy",), "nodejs": ("node",), "npm": ("npm",),
     "systemd": ("systemd-analyze",), "prometheus": ("promtool",), "python3-gi": ("/usr/lib/python3/dist-packages/gi/__init__.py",),
     "gir1.2-gst-rtsp-server-1.0": ("/usr/lib/*/girepository-1.0/GstRtspServer-1.0.typelib",), "gstreamer1.0-tools": ("gst-launch-1.0",),
     "gstreamer1.0-plugins-base": ("/usr/lib/*/gstreamer-1.0/libgstvideotestsrc.so",),

@@ -83,7 +83,7 @@ def mail_server(folder: Path, password: str) -> Iterator[tuple[int, list[Any]]]:
         return AuthResult(success=data.login == b"hub" and data.password == password.encode(), handled=False)
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*_certificate(folder))
+    context.load_cert_chain(*certificate(folder))
 
     class Encrypted(Controller):
         def factory(self) -> SMTP:
@@ -101,17 +101,18 @@ def mail_server(folder: Path, password: str) -> Iterator[tuple[int, list[Any]]]:
         server.stop()
 
 
-def _certificate(folder: Path) -> tuple[Path, Path]:
+def certificate(folder: Path, host: str = "localhost") -> tuple[Path, Path]:
+    """`folder`/ca.pem, signed by itself, and its key."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.timezone.utc)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
     made = (
         x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
         .not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         .sign(key, hashes.SHA256())
     )  # fmt: skip
     (folder / "ca.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))

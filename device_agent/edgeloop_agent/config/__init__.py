@@ -9,6 +9,7 @@ from edgeloop_agent.config.settings import (
     CountedLine,
     CountedZone,
     Drift,
+    Jobs,
     Limits,
     Log,
     Network,
@@ -24,7 +25,7 @@ from edgeloop_agent.config.settings import (
 from edgeloop_agent.config.source_settings import Camera, Source
 
 __all__ = [
-    "ROLLED_OUT", "Api", "Cache", "Camera", "Chain", "Config", "CountedLine", "CountedZone", "Drift", "Limits", "Log", "Network",
-    "Output", "Runtime", "Samples", "Source", "Split", "Tail", "Thermal", "Tracking", "Updates", "check_for_rollout", "load",
-    "load_running", "secrets_in_addresses",
+    "ROLLED_OUT", "Api", "Cache", "Camera", "Chain", "Config", "CountedLine", "CountedZone", "Drift", "Jobs", "Limits", "Log",
+    "Network", "Output", "Runtime", "Samples", "Source", "Split", "Tail", "Thermal", "Tracking", "Updates", "check_for_rollout",
+    "load", "load_running", "secrets_in_addresses",
 ]  # fmt: skip

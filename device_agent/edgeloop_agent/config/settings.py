@@ -124,6 +124,13 @@ class Updates(Part, frozen=True):
         return bool(self.hub or self.folder)
 
 
+class Jobs(Part, frozen=True):
+    """Which signed jobs this device does: log lines, a measurement, a restart. The device's own file says it, no rolled-out one."""
+
+    allow: list[Literal["logs", "bench", "restart"]] = []
+    max_per_hour: PositiveInt = 6
+
+
 class Drift(Part, frozen=True):
     """Whether samples still look like those the model was validated on."""
 
@@ -246,6 +253,7 @@ class Config(Part, frozen=True):
     limits: Limits = Limits()
     thermal: Thermal = Thermal()
     updates: Updates = Updates()
+    jobs: Jobs = Jobs()
     drift: Drift = Drift()
     samples: Samples = Samples()
     split: Split = Split()

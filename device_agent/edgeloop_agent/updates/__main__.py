@@ -53,10 +53,11 @@ def main(config_path: Path) -> None:
     folder = UpdateFolder(update_folder(config))
     canary = partial(canary_failure, config_path, config.limits.start_seconds)
     measuring = partial(measure, folder, request) if request.idle else None
-    check = partial(check_config, config_path, load(config_path), config.limits.start_seconds)
+    own = load(config_path)
+    check = partial(check_config, config_path, own, config.limits.start_seconds)
     cycle = UpdateCycle(config, folder, request.running, canary, measuring, others=request.others, check_config=check)
     cycle.config_path, cycle.lower_priority = config_path.resolve(), yield_to_answers
-    cycle.log = request.log
+    cycle.log, cycle.recent, cycle.jobs = request.log, request.recent, own.jobs
     sys.stdout.buffer.write(msgspec.json.encode(outcome(cycle, request)))
 
 

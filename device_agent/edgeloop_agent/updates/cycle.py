@@ -11,13 +11,14 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import msgspec
 from msgspec.structs import replace
 
-from edgeloop_agent.config import Config
+from edgeloop_agent.config import Config, Jobs
 from edgeloop_agent.credential import Credential
 from edgeloop_agent.hub_client import HubClient, NotFound
 from edgeloop_agent.updates import reports
@@ -60,6 +61,9 @@ class UpdateCycle:
     check_config: Callable[[Path], str | None] = lambda _: "this command takes no configs"
     config_path: Path = Path()  # of the device, for a new agent that checks itself
     lower_priority: Callable[[], object] = lambda: None  # of this process, before a new agent is installed
+    jobs: Jobs = field(default_factory=Jobs)  # of the device's own file
+    recent: Sequence[str] = ()
+    restart_asked: bool = False
 
     def __call__(
         self, heartbeat: Heartbeat | None, drift: DriftReport | None = None, other_heartbeats: Sequence[Heartbeat] = ()
@@ -89,11 +93,14 @@ class UpdateCycle:
         )
         self._report(hub, heartbeat, drift, others)
         result = self._advance(hub)
+        sent = ""
         try:
-            sent = self._send(hub)
+            rows = self._send(hub)
+            sent = f"{rows} rows of the outbox sent" if rows else ""
         except NotFound:  # nothing is wrong with the updates of such a hub: polls go on as they are
-            return f"{result}; this hub takes no samples: they wait until it is updated"
-        return f"{result}; {sent} rows of the outbox sent" if sent else result
+            sent = "this hub takes no samples: they wait until it is updated"
+        job = self._signed_job(hub, self._known_assignment().assignment.signed_job, credential.device)
+        return "; ".join(filter(None, (result, sent, job)))
 
     def _send(self, hub: HubClient) -> int:
         """Send the outbox, for at most `MAX_SENDING_SECONDS`; returns the number of rows."""
@@ -130,7 +137,7 @@ class UpdateCycle:
             and journal.refreshed <= self.now()
         ):
             return _upgrade_wanted(known.assignment) or "nothing new"
-        result, settled = self._taking()(hub, [known.assignment.target, *known.assignment.others])
+        result, settled = self._taking(known.assignment.until)(hub, [known.assignment.target, *known.assignment.others])
         if settled and known.assignment.job is not None and self.measure is not None and not os.nice(0):
             result = self._measure(hub, known.assignment.job)
         if settled:
@@ -144,8 +151,8 @@ class UpdateCycle:
             return "the folder is not there"
         return self._taking()(origin, None)[0]
 
-    def _taking(self) -> Taking:
-        taking = Taking(self.config, self.folder, self.running, self.others, self.canary, self.check_config, self.now)
+    def _taking(self, until: float = 0.0) -> Taking:
+        taking = Taking(self.config, self.folder, self.running, self.others, self.canary, self.check_config, self.now, until=until)
         taking.config_path, taking.lower_priority = self.config_path, self.lower_priority
         return taking
 
@@ -167,6 +174,20 @@ class UpdateCycle:
             path.unlink(missing_ok=True)
         hub.report(Report(key=f"job-{job.id}"[:64], at=self.now(), job=result))
         return f"job {job.id}: {result.refused or 'measured'}"
+
+    def _signed_job(self, hub: HubClient, text: str, device: str) -> str:
+        if not text:
+            return ""
+        from edgeloop_agent.updates.signed_jobs import SignedJobs, measured
+
+        settings, run = self.config.updates, self.measure
+        rates = settings.max_bytes_per_second, settings.min_bytes_per_second
+        measure = partial(measured, self.folder, hub, run=run, rates=rates, now=self.now()) if run is not None else None
+        jobs = SignedJobs(self.folder, self.jobs, device, self.recent, measure, self.now)
+        try:
+            return jobs(hub, text)
+        finally:
+            self.restart_asked = jobs.restart_asked
 
     def _report(self, hub: HubClient, heartbeat: Heartbeat | None, drift: DriftReport | None, others: Sequence[Heartbeat]) -> None:
         events = [event for folder in self.folder.all() for event in folder.load().events][:MAX_REPORTED_EVENTS]
@@ -217,7 +238,8 @@ def _upgrade_wanted(assignment: Assignment) -> str:
 def outcome(cycle: UpdateCycle, request: CycleRequest) -> CycleResult:
     """Run one cycle; its errors become results too."""
     try:
-        return CycleResult("", cycle(request.heartbeat, request.drift, request.other_heartbeats))
+        text = cycle(request.heartbeat, request.drift, request.other_heartbeats)
+        return CycleResult("", text, cycle.restart_asked)
     except NetworkError as error:
         return CycleResult("away", str(error))
     except EdgeloopError as error:

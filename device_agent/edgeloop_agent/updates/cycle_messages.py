@@ -23,6 +23,7 @@ class CycleRequest(msgspec.Struct, frozen=True):
     idle: bool = True
     celsius: float | None = None
     log: list[str] = []
+    recent: list[str] = []  # lines of the log, for a job that asks for them
 
 
 class CycleResult(msgspec.Struct, frozen=True):
@@ -30,3 +31,4 @@ class CycleResult(msgspec.Struct, frozen=True):
 
     level: Level
     text: str
+    restart: bool = False  # a signed job asks for it

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from edgeloop_agent.updates.cycle_messages import CycleRequest, CycleResult
 from edgeloop_agent.updates.journal import UpdateFolder, update_folder
 from edgeloop_agent.updates.trials import BundleTrial
 from edgeloop_contract.messages import MAX_LOG_LINE, MAX_LOG_LINES, MAX_OTHER_BUNDLES
+from edgeloop_contract.signed_jobs import MAX_LINES
 
 if TYPE_CHECKING:
     from edgeloop_agent.logs import Log
@@ -106,6 +108,9 @@ class UpdateWatcher:
         self.failures = self.failures + 1 if result.level else 0
         wait = self.settings.poll_seconds * min(2 ** max(self.failures - 1, 0), LONGEST_WAIT)
         self.next_cycle = now + wait * random.uniform(1 - SPREAD, 1 + SPREAD)
+        if result.restart:
+            self.log("warning", "agent restarts", why="a signed job asks for it")
+            os.kill(os.getppid(), signal.SIGHUP)  # the supervisor starts a new worker when this one has finished its recordings
         if result.text != self.last_result:
             self.last_result = result.text
             self.log("warning" if result.level else "info", "updates", result=result.text)
@@ -144,7 +149,10 @@ class UpdateWatcher:
             same = replace(heartbeat, model=mine.model, version=mine.version, sha256=mine.sha256, target=named)
             beats = [same, *beats][:MAX_OTHER_BUNDLES]
         lines = [line[:MAX_LOG_LINE] for line in self._new_warnings()]
-        request = CycleRequest(running, [r for r, _ in others], heartbeat, beats, drift, self.counts.queue == 0, celsius, lines)
+        recent = list(self.log.recent)[-MAX_LINES:]
+        request = CycleRequest(
+            running, [r for r, _ in others], heartbeat, beats, drift, self.counts.queue == 0, celsius, lines, recent
+        )
         words = [sys.executable, "-m", "edgeloop_agent.updates", str(self.config_path)]
         try:
             self.updater = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -51,6 +51,7 @@ class Taking:
     now: Callable[[], float]
     config_path: Path = Path()
     lower_priority: Callable[[], object] = lambda: None
+    until: float = 0.0  # when the maintenance window closes, after which nothing is put on trial; 0: there is none
 
     def __call__(self, origin: Origin, targets: Sequence[str] | None) -> tuple[str, bool]:
         """What happened, and whether nothing is left to do for these targets, the first bundle's first. None: the newest of each.
@@ -144,6 +145,10 @@ class Taking:
             # The slot is emptied in the journal before its file changes: what the journal names is always whole.
             folder.change(lambda j: j.without(name))
             came = self._fetch(offer, origin, folder, path, delta)
+        if self.until and self.now() >= self.until:
+            if step.slot is None:
+                _keep_download(folder, offer, path)
+            return f"{offer.target} waits for the next maintenance window", False
         try:
             wrong, note = self._take_agent(offer, folder, name, held) if is_agent else self._verify(offer, path)
             note = "; ".join(filter(None, (note, came)))
@@ -238,6 +243,17 @@ class Taking:
         """Record an event, unless it repeats the last one."""
         with contextlib.suppress(StorageError):
             folder.change(lambda j: j if _is_repeated(j, kind, text) else j.noted(self._event(kind, target, text)))
+
+
+def _keep_download(folder: UpdateFolder, offer: Offer, path: Path) -> None:
+    """Bytes that are whole and not used yet wait as those of a download do: they are not fetched again."""
+    from edgeloop_agent.updates.download import partial_of
+    from edgeloop_contract.files import take_place
+
+    try:
+        take_place(path, partial_of(folder, offer))
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be kept ({error.strerror}); make room") from error
 
 
 def _is_repeated(journal: Journal, kind: str, text: str) -> bool:

@@ -11,7 +11,8 @@ from pathlib import Path
 from edgeloop_contract.errors import UsageError
 from edgeloop_hub.alerts.outbox import Message
 from edgeloop_hub.alerts.result import Refused, Unsent
-from edgeloop_hub.alerts.settings import Channel, secret
+from edgeloop_hub.alerts.settings import Channel
+from edgeloop_hub.settings_file import secret
 from edgeloop_hub.time_text import when
 
 SECONDS = 10.0  # for each answer of the server

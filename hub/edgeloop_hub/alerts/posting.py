@@ -10,14 +10,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 import urllib3
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_hub.alerts.outbox import Message
 from edgeloop_hub.alerts.result import Refused, Unsent
-from edgeloop_hub.alerts.settings import Channel, secret
+from edgeloop_hub.alerts.settings import Channel
+from edgeloop_hub.outgoing import failure_words, pool_for
+from edgeloop_hub.settings_file import secret
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 10.0
 MAX_ANSWER_BYTES = 64 << 10
@@ -47,27 +48,17 @@ def post(channel: Channel, folder: Path, message: Message) -> None:
     timeout = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
     ca_file = str(folder / channel.ca_file) if channel.ca_file else None
     try:
-        with _pool(address, retries=False, timeout=timeout, ca_certs=ca_file) as http:
+        with pool_for(address, retries=False, timeout=timeout, ca_certs=ca_file) as http:
             answer = http.request("POST", address, body=body, headers=headers, preload_content=False, redirect=False)
             status, wait = answer.status, answer.headers.get("Retry-After", "")
             answer.close()
     except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        cause = getattr(error, "reason", None)
-        raise Unsent(str(cause or error).rpartition(">: ")[2] or type(error).__name__) from error
+        raise Unsent(failure_words(error)) from error
     if 200 <= status < 300:
         return
     if status in NEVER:
         raise Refused(f"status {status}")
     raise Unsent(f"status {status}", float(wait) if wait.isdigit() else 0.0)
-
-
-def _pool(address: str, **options: Any) -> urllib3.PoolManager:
-    """Through the proxy that the environment names."""
-    asked, proxies = urlsplit(address), getproxies_environment()
-    proxy = proxies.get(asked.scheme) or proxies.get("all") or ""
-    if not proxy or proxy_bypass_environment(asked.netloc.rpartition("@")[2], proxies):
-        return urllib3.PoolManager(num_pools=1, **options)
-    return urllib3.ProxyManager(proxy if "://" in proxy else f"http://{proxy}", **options)
 
 
 def _cloud_event(_: Channel, url: str, message: Message) -> tuple[str, bytes, dict[str, str]]:

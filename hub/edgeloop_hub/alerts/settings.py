@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from datetime import time as time_of_day
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -15,6 +14,7 @@ import msgspec
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.settings import nearest, problems
+from edgeloop_hub.settings_file import is_address, secret, toml_of
 
 FILE = "alerts.toml"
 Severity = Literal["info", "warning", "error"]
@@ -27,7 +27,6 @@ RULES: dict[str, Severity] = {  # each rule, and how severe it is unless the fil
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 QUIET = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 MAX_CHANNELS = 20
-MAX_SECRET_BYTES = 4096
 
 
 class Channel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,13 +89,9 @@ def load(folder: Path) -> AlertSettings:
     Raises UsageError with every fault of the file, a sentence each.
     """
     path = folder / FILE
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    data = toml_of(path)
+    if data is None:
         return AlertSettings()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({_reason(error)}); correct it, or move it away") from error
-    data = _toml(text, path)
     rules = data.get("rules")
     faults = problems({**data, "rules": {}}, AlertSettings, "")
     if isinstance(rules, dict):
@@ -111,17 +106,6 @@ def load(folder: Path) -> AlertSettings:
     return settings
 
 
-def _toml(text: str, path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not TOML ({error}); correct that line") from error
-
-
 def _rule_faults(name: str, body: object) -> list[str]:
     if name not in RULES:
         return [f"rules.{name}: there is no such rule{nearest(name, RULES)}"]
@@ -133,7 +117,7 @@ def _faults(settings: AlertSettings, folder: Path) -> Iterator[str]:
         ZoneInfo(settings.time_zone)
     except (KeyError, ValueError, OSError):
         yield f"time_zone: there is no time zone {settings.time_zone!r}; write one such as Europe/Berlin"
-    if settings.address and not _is_address(settings.address):
+    if settings.address and not is_address(settings.address):
         yield f"address: {settings.address!r} is no http:// or https:// address"
     for name in ("gather_seconds", "clear_seconds", "repeat_seconds"):
         if not 0 <= getattr(settings, name) <= 7 * 86400:
@@ -196,7 +180,7 @@ def _http_faults(channel: Channel, folder: Path) -> Iterator[str]:
             url = secret(folder / channel.url_file)
         except UsageError:
             return  # said already
-    if url and not _is_address(url):
+    if url and not is_address(url):
         yield f"{'url_file' if channel.url_file else 'url'}: no http:// or https:// address"
     elif channel.kind == "ntfy" and url and not urlsplit(url).path.strip("/"):
         yield "url: it ends with the topic, such as https://ntfy.sh/my-topic"
@@ -205,33 +189,6 @@ def _http_faults(channel: Channel, folder: Path) -> Iterator[str]:
             yield f"{field}: only for e-mail"
     if channel.secret_file and channel.kind != "webhook":
         yield "secret_file: only webhooks are signed"
-
-
-def _is_address(url: str) -> bool:
-    try:
-        named = urlsplit(url)
-        return (
-            named.scheme in ("http", "https") and bool(named.hostname) and named.port != 0 and url.isprintable() and " " not in url
-        )
-    except ValueError:  # half an IPv6 address, or a port that is no number
-        return False
-
-
-def secret(path: Path) -> str:
-    """The first line of a file. Raises UsageError."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_SECRET_BYTES + 1).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read ({_reason(error)})") from error
-    line = text.strip()
-    if not line or len(text) > MAX_SECRET_BYTES or not line.isprintable():
-        raise UsageError(f"{path}: expected one line of text")
-    return line
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def quiet_hours(channel: Channel) -> tuple[time_of_day, time_of_day] | None:

@@ -17,6 +17,7 @@ from edgeloop_hub import event_log
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import asking, client_of, is_device, may_read_updates
 from edgeloop_hub.fleet import assignment, reports
+from edgeloop_hub.groups import store
 from edgeloop_hub.http.error_responses import documents_errors
 from edgeloop_hub.storage.schema import bundles
 from edgeloop_hub.updates import deltas, signing
@@ -49,6 +50,7 @@ class Devices(Controller):
                 raise ClientException("this hub has no keys yet; run edgeloop keys init on the workstation")
             enrolled = accounts.enrol(database, data, root.body)
             if enrolled is not None:
+                store.apply_channels(database, data.device)
                 event_log.record(database, "enrolled", data.device)
         if enrolled is None:
             raise NotAuthorizedException(WRONG_TOKEN)
@@ -62,7 +64,8 @@ class Devices(Controller):
             offer = assignment.assignment(database, device, state.hub.settings, _reads(request))
             version = signing.latest_version(database, "targets")
         wanted, others = _short_digest(offer.recordings), _short_digest(offer.others)
-        etag = f'"{version}-{offer.target}-{offer.needs_upgrade}-{offer.job.id if offer.job else ""}-{wanted}{others}"'
+        job, signed = offer.job.id if offer.job else "", _short_digest([offer.signed_job] if offer.signed_job else [])
+        etag = f'"{version}-{offer.target}-{offer.needs_upgrade}-{job}-{wanted}{others}-{offer.until:.0f}{signed}"'
         if request.headers.get("if-none-match") == etag:
             return Response(None, status_code=304, headers={"ETag": etag})
         return Response(offer, headers={"ETag": etag})

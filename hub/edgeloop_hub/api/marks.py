@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from edgeloop_contract.device_marks import DeviceMarks, NoteRequest, PinRequest, TagsRequest
 from edgeloop_hub.auth import audit
 from edgeloop_hub.auth.guards import client_of, is_workstation, token_name
-from edgeloop_hub.fleet import finding, marks
+from edgeloop_hub.fleet import finding, marks, removal
 from edgeloop_hub.http.error_responses import documents_errors
 
 WHO = "token"
@@ -21,11 +21,20 @@ Asked = Request[Any, Any, Any]
 
 @documents_errors(400, 401, 403, 503)
 class Marks(Controller):
-    """For the workstation: tag, pin and note devices."""
+    """For the workstation: tag, pin, note and delete devices."""
 
     path = "/api/v1/devices/{name:str}"
     guards = [is_workstation]
     tags = ["workstation"]
+
+    @delete(sync_to_thread=True, scope="operate", status_code=200, raises=[NotFoundException])
+    def remove(self, name: str, state: State, request: Asked) -> None:
+        """Delete the device. Samples, labels, events and the audit log stay under its name."""
+        with state.hub.database.writing() as database:
+            _known(database, name)
+            removal.remove(database, name, WHO)
+            audit.append(database, token_name(request), "device delete", name, "", client_of(request))
+        removal.forget_reports(state.hub.database, name)
 
     @get("/marks", sync_to_thread=True, raises=[NotFoundException])
     def marks(self, name: str, state: State) -> DeviceMarks:

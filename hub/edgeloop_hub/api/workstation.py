@@ -159,17 +159,19 @@ class Workstation(Controller):
     def start(self, data: RolloutRequest, state: State, request: Asked) -> RolloutCreated:
         """Begin with the first step of the plan."""
         with state.hub.database.reading() as database:
-            power = forecast.of_plan(database, data.target, data.plan)
+            power = forecast.of_plan(database, data.target, data.plan, data.channel)
         with state.hub.database.writing() as database:
-            number = service.start(database, data.target, data.plan, data.fallback.encode() or None, power)
-            audit.append(database, token_name(request), "rollout started", str(number), data.target, client_of(request))
+            number = service.start(database, data.target, data.plan, data.fallback.encode() or None, power, data.channel)
+            despite = f", despite windows: {data.plan.despite_windows}" if data.plan.despite_windows else ""
+            said = data.target + (f" in {data.channel}" if data.channel else "") + despite
+            audit.append(database, token_name(request), "rollout started", str(number), said, client_of(request))
         return RolloutCreated(id=number)
 
     @post("/rollouts/power", scope="read", sync_to_thread=True, status_code=200)
     def power(self, data: RolloutRequest, state: State) -> list[GatePower]:
         """What each gate could find in each step of such a rollout; nothing begins."""
         with state.hub.database.reading() as database:
-            return forecast.of_plan(database, data.target, data.plan)
+            return forecast.of_plan(database, data.target, data.plan, data.channel)
 
     @get("/rollouts/{number:int}", sync_to_thread=True)
     def rollout(self, number: Number, state: State) -> RolloutStatus:

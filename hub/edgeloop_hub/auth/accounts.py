@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +18,12 @@ from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_contract.hub_messages import TokenSummary
 from edgeloop_contract.messages import Enrolled, Enrolment
 from edgeloop_hub.auth import secret_digests
-from edgeloop_hub.auth.people import Role, role_of
+from edgeloop_hub.auth.people import Role, is_by_provider, role_of
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage import device_rows
 from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.fleet_tables import device_states
-from edgeloop_hub.storage.people_tables import token_scopes
+from edgeloop_hub.storage.people_tables import oidc_sign_ins, token_scopes
 from edgeloop_hub.storage.schema import devices, sessions, tokens, tries, users
 
 HASHER = PasswordHasher()
@@ -58,6 +59,8 @@ def own_name(name: str, what: str) -> str:
 
 def add_user(connection: Connection, name: str, password: str) -> None:
     """Add a user, or change the password of one; sessions under the old password end."""
+    if is_by_provider(connection, name):
+        raise UsageError(f"{name} signs in by a provider, and has no password here; choose another name")
     if len(password) < MIN_PASSWORD:
         raise UsageError(f"the password has {len(password)} characters; use {MIN_PASSWORD} or more")
     connection.execute(delete(users).where(users.c.name == own_name(name, "user")))
@@ -93,9 +96,13 @@ def may_try(connection: Connection, who: str, most: int, settings: Settings) -> 
 
 
 def old(settings: Settings) -> list[Old]:
-    """Expired sessions, and tries that count no more."""
+    """Expired sessions, sign-ins that nobody finished, and tries that count no more."""
     now = time.time()
-    return [Old(sessions, sessions.c.expires < now), Old(tries, tries.c.since < now - settings.sign_in_wait_seconds)]
+    return [
+        Old(sessions, sessions.c.expires < now),
+        Old(tries, tries.c.since < now - settings.sign_in_wait_seconds),
+        Old(oidc_sign_ins, oidc_sign_ins.c.expires < now),
+    ]
 
 
 def forget_tries(connection: Connection, *who: str) -> None:
@@ -105,7 +112,7 @@ def forget_tries(connection: Connection, *who: str) -> None:
 @cache
 def _nobody() -> str:
     """A hash that no password has: with it an unknown name takes as long as a wrong password."""
-    return HASHER.hash("nobody has this password")
+    return HASHER.hash(secrets.token_urlsafe(32))
 
 
 def password_is_right(stored: str | None, password: str) -> bool:

@@ -41,8 +41,8 @@ def digest_of(entry: dict[str, Any], before: str) -> str:
 
 
 def entries(connection: Connection) -> Iterator[dict[str, Any]]:
-    """All of them, the oldest first."""
-    rows = connection.execution_options(yield_per=1000).execute(select(audit_log).order_by(a.number))
+    """All of them, the oldest first. `connection`: of a whole reading."""
+    rows = connection.execute(select(audit_log).order_by(a.number).execution_options(yield_per=1000))
     for row in rows:
         yield dict(row._mapping)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Case, ColumnElement, Connection, Select, and_, case, func, or_, select, true
 
+from edgeloop_hub.groups import store
 from edgeloop_hub.storage.fleet_tables import device_pins, device_states, device_tags
 from edgeloop_hub.storage.schema import bundles, device_bundles, released
 
@@ -38,6 +39,7 @@ class Filter:
     tag: str = ""
     model: str = ""
     bundle: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,13 +104,15 @@ def states_of(number: int) -> list[State]:
     return [state for place, state in enumerate(reversed(STATES)) if number >> place & 1][::-1]
 
 
-def _filtered(query: Select[Any], asked: Filter) -> Select[Any]:
+def _filtered(connection: Connection, query: Select[Any], asked: Filter) -> Select[Any]:
     if asked.q:
         query = query.where(s.device.contains(asked.q.lower(), autoescape=True))
     if asked.tag:
         query = query.where(s.device.in_(select(device_tags.c.device).where(device_tags.c.tag == asked.tag)))
     if asked.model:
         query = query.where(s.model == asked.model)
+    if asked.group:
+        query = query.where(store.marked_condition(connection, asked.group, s.device))
     if asked.bundle:
         beside = and_(device_bundles.c.device == s.device, device_bundles.c.sha256.startswith(asked.bundle, autoescape=True))
         runs = s.sha256.startswith(asked.bundle, autoescape=True)
@@ -118,7 +122,7 @@ def _filtered(query: Select[Any], asked: Filter) -> Select[Any]:
 
 def counts(connection: Connection, asked: Filter, now: float) -> FleetCounts:
     """One pass over the narrow rows."""
-    ranked = _filtered(select(rank(now).label("rank"), s.revoked), asked).subquery()
+    ranked = _filtered(connection, select(rank(now).label("rank"), s.revoked), asked).subquery()
     by_rank = select(ranked.c.rank, ranked.c.revoked.is_not(None).label("gone"), func.count().label("many"))
     rows = connection.execute(by_rank.group_by(ranked.c.rank, ranked.c.revoked.is_not(None))).all()
     active = [row for row in rows if not row.gone]
@@ -132,7 +136,7 @@ def counts(connection: Connection, asked: Filter, now: float) -> FleetCounts:
 def found(connection: Connection, asked: Filter, sort: str, page: int, now: float) -> list[FoundDevice]:
     """The lines of page `page`, from 1; by what is wrong, or by a column of SORTS."""
     number = rank(now).label("rank")
-    query = _filtered(select(device_states, number, _wanted().label("wanted"), _pinned().label("pinned")), asked)
+    query = _filtered(connection, select(device_states, number, _wanted().label("wanted"), _pinned().label("pinned")), asked)
     order = SORTS.get(sort, (s.revoked.is_not(None), number.desc(), s.device))
     query = query.where(_in_state(asked.show, now)).order_by(*order)
     rows = connection.execute(query.offset((page - 1) * PAGE).limit(PAGE)).all()

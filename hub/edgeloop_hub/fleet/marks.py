@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, delete, insert, select
 from edgeloop_contract.errors import UsageError
 from edgeloop_hub import event_log
 from edgeloop_hub.auth.accounts import checked_name
+from edgeloop_hub.groups import store
 from edgeloop_hub.storage.fleet_tables import device_notes, device_pins, device_tags
 from edgeloop_hub.storage.schema import bundles, devices
 
@@ -65,6 +66,7 @@ def tag(connection: Connection, device: str, names: Iterable[str], who: str) -> 
     rows = [{"device": device, "tag": name, "fixed": 0} for name in wanted if name not in fixed]
     if rows:
         connection.execute(insert(device_tags), rows)
+    store.apply_channels(connection, device)
     event_log.record(connection, "tagged", f"{device} by {who}: {', '.join(wanted) or 'no tags'}")
     return sorted(fixed | set(wanted))
 

@@ -9,13 +9,13 @@ import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.messages import Heartbeat, Report, too_deep
+from edgeloop_contract.messages import Heartbeat, JobResult, Report, too_deep
 from edgeloop_hub import event_log
 from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift import kept
 from edgeloop_hub.drift import reports as drift_reports
-from edgeloop_hub.fleet import logs, other_bundles, states
+from edgeloop_hub.fleet import logs, other_bundles, signed_jobs, states
 from edgeloop_hub.fleet.plausible import plausible
 from edgeloop_hub.rollouts import evidence
 from edgeloop_hub.settings import Settings
@@ -65,15 +65,15 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
         drift_reports.keep(connection, device.name, report.key, report.drift, at)
         kept.keep(connection, device.name, report.drift, now)
     if report.job is not None:
-        answer = {
-            "state": "refused" if report.job.refused else "done",
-            "result": msgspec.json.encode(report.job).decode(),
-            "at": now,
-        }
-        connection.execute(
-            update(jobs).where(jobs.c.id == report.job.id, jobs.c.device == device.name, jobs.c.state == "waiting").values(**answer)
-        )
+        signed_jobs.answer(connection, device.name, report.job, now)
+        _answered(connection, device.name, report.job, now)
     return True
+
+
+def _answered(connection: Connection, device: str, result: JobResult, now: float) -> None:
+    mine = (jobs.c.id == result.id, jobs.c.device == device, jobs.c.state == "waiting")
+    state = "refused" if result.refused else "done"
+    connection.execute(update(jobs).where(*mine).values(state=state, result=msgspec.json.encode(result).decode(), at=now))
 
 
 def old(before: float) -> Old:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, select
 
+from edgeloop_hub.groups.store import MARK, marked_condition
 from edgeloop_hub.rollouts.policy import Rollout
 from edgeloop_hub.storage.fleet_tables import device_pins, device_states, device_tags
 from edgeloop_hub.storage.schema import device_bundles
@@ -100,19 +101,20 @@ def _waits(rollout: Rollout) -> ColumnElement[bool]:
     return and_(_of_model(rollout, "sha256") != rollout.target_sha256, s.refused_target != rollout.target)
 
 
+def _has(connection: Connection, label: str) -> ColumnElement[bool]:
+    if label.startswith(MARK):
+        return marked_condition(connection, label, s.device)
+    mine = (device_tags.c.device == s.device, device_tags.c.tag == label, device_tags.c.fixed == 1)
+    return select(device_tags.c.tag).where(*mine).exists()
+
+
 def _inside(connection: Connection, rollout: Rollout, query: Select[Any]) -> Iterator[Any]:
     """Rows of the cohort's devices, as they are read, without those pinned elsewhere: databases lack the hash of shares."""
     labels = sorted({step.label for step in rollout.plan.steps if step.label})
-    has = [
-        select(device_tags.c.tag)
-        .where(device_tags.c.device == s.device, device_tags.c.tag == label, device_tags.c.fixed == 1)
-        .exists()
-        .label(f"has_{number}")
-        for number, label in enumerate(labels)
-    ]
+    has = [_has(connection, label).label(f"has_{number}") for number, label in enumerate(labels)]
     elsewhere = and_(device_pins.c.device == s.device, device_pins.c.target != rollout.target)
     free = query.where(~select(device_pins.c.device).where(elsewhere).exists())
-    rows = connection.execution_options(yield_per=CHUNK).execute(free.add_columns(*has))
+    rows = connection.execute(free.add_columns(*has).execution_options(yield_per=CHUNK))
     for row in rows:
         if rollout.cohort_has(row.device, [label for number, label in enumerate(labels) if row._mapping[f"has_{number}"]]):
             yield row

@@ -11,15 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import msgspec
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
 
 from edgeloop_contract.messages import Heartbeat
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift.reports import faulty
+from edgeloop_hub.groups.store import MARK, marked_condition
 from edgeloop_hub.rollouts.device_evidence import ByDevice, DeviceEvidence
 from edgeloop_hub.rollouts.policy import OPEN, Rollout
 from edgeloop_hub.samples import accuracy
@@ -53,9 +54,11 @@ class Members(NamedTuple):
 
 
 def members(connection: Connection, rollout: Rollout) -> Members:
-    columns = [devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256]
+    columns: list[ColumnElement[Any]] = [devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256]
     columns += [devices.c.heartbeat] if rollout.schema > 1 else []  # a large column, for the newest schema alone
     here = (devices.c.channel == rollout.channel, devices.c.revoked.is_(None))
+    marks = sorted({step.label for step in rollout.plan.steps if step.label.startswith(MARK)})
+    columns += [marked_condition(connection, mark, devices.c.name).label(f"in_{n}") for n, mark in enumerate(marks)]
     rows = select(*columns).where(*here, devices.c.model == rollout.model)
     # Those that run it beside their first bundle: `sha256` is that of this model.
     beside = select(*columns[:4], device_bundles.c.sha256, *columns[5:]).join(
@@ -69,7 +72,8 @@ def members(connection: Connection, rollout: Rollout) -> Members:
     others: list[EnrolledDevice] = []
     need_upgrade = 0
     for r in [*connection.execute(rows), *connection.execute(beside)]:
-        device = EnrolledDevice(r.name, json.loads(r.labels), r.channel, r.model, r.sha256)
+        labels = [*json.loads(r.labels), *(mark for n, mark in enumerate(marks) if r._mapping[f"in_{n}"])]
+        device = EnrolledDevice(r.name, labels, r.channel, r.model, r.sha256)
         inside = device.name not in pinned and rollout.cohort_has(device.name, device.labels)
         reads = rollout.schema == 1 or device.sha256 == rollout.target_sha256 or _reads(r.heartbeat) >= rollout.schema
         need_upgrade += inside and not reads

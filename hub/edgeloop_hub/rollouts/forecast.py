@@ -19,7 +19,7 @@ REPORTS = 20_000  # of theirs, the newest
 DAY = 86400.0
 
 
-def of_plan(connection: Connection, target: str, plan: RolloutPlan) -> list[GatePower]:
+def of_plan(connection: Connection, target: str, plan: RolloutPlan, channel: str = "") -> list[GatePower]:
     """What each gate can find in each step. A step's devices report from its beginning on, for its soak.
 
     Raises UsageError for a bundle that is not published.
@@ -28,8 +28,9 @@ def of_plan(connection: Connection, target: str, plan: RolloutPlan) -> list[Gate
     if row is None:
         raise UsageError(f"{target} is not published; publish it first")
     rollout = Rollout(
-        0, row.channel, row.model, target, row.sha256, plan, "running", len(plan.steps) - 1, 0.0, needed_schema(row.about)
-    )
+        0, channel or row.channel, row.model, target, row.sha256, plan, "running", len(plan.steps) - 1, 0.0,
+        needed_schema(row.about),
+    )  # fmt: skip
     found = evidence.members(connection, rollout)
     everybody = [*found.cohort, *found.others]
     sha256s = {device.sha256 for device in everybody if device.sha256} - {row.sha256}

@@ -18,6 +18,8 @@ from edgeloop_contract.gate_messages import GatePower
 from edgeloop_contract.hub_messages import RolloutStatus, RolloutSummary
 from edgeloop_contract.rollout import RolloutPlan, RolloutState
 from edgeloop_hub import event_log
+from edgeloop_hub.auth.accounts import checked_name
+from edgeloop_hub.groups import store
 from edgeloop_hub.rollouts import evidence, gate_views, rollout_store
 from edgeloop_hub.rollouts.device_evidence import ByDevice
 from edgeloop_hub.rollouts.gates import Finding, judge
@@ -46,23 +48,32 @@ VERBS = {
 }
 
 
-def start(connection: Connection, target: str, plan: RolloutPlan, fallback: bytes | None, power: Sequence[GatePower] = ()) -> int:
+def start(
+    connection: Connection, target: str, plan: RolloutPlan, fallback: bytes | None, power: Sequence[GatePower] = (),
+    channel: str = "",
+) -> int:  # fmt: skip
     """Begin a rollout; returns its number. One rollout of a model in a channel at a time. `power`: what is said of its gates.
+
+    `channel`: another one than the bundle was published for.
 
     Raises UsageError for a target that is not published or has a rollout, DataError for a wrong fallback.
     """
     row = connection.execute(select(bundles).where(bundles.c.target == target)).first()
     if row is None or row.withdrawn is not None:
         raise UsageError(f"{target} is {'withdrawn' if row else 'not published'}; publish it first")
+    channel = checked_name(channel, "channel") if channel else row.channel
+    for step in plan.steps:
+        if step.label.startswith(store.MARK):
+            store.find(connection, step.label.removeprefix(store.MARK))
     for other in rollout_store.open_rollouts(connection):
-        if (other.model, other.channel) == (row.model, row.channel):
+        if (other.model, other.channel) == (row.model, channel):
             raise UsageError(f"rollout {other.id} of {other.target} is {other.state}; abort it, or let it end")
     if plan.on_breach == "return":
         _check_fallback(connection, target, fallback)
     now = time.time()
     inserted = connection.execute(
         insert(rollouts).values(
-            channel=row.channel, model=row.model, target=target, plan=msgspec.json.encode(plan).decode(), state="running", step=0,
+            channel=channel, model=row.model, target=target, plan=msgspec.json.encode(plan).decode(), state="running", step=0,
             step_began=now, began=now, reason="", fallback=fallback,
         )
     )  # fmt: skip
@@ -71,7 +82,8 @@ def start(connection: Connection, target: str, plan: RolloutPlan, fallback: byte
     evidence.begin(connection, number)
     rollout_store.keep_power(connection, number, now, power)
     steps = "; ".join(map(str, plan.steps))
-    event_log.record(connection, "rollout started", f"steps {steps}, soak {plan.soak_seconds:g} s", target, number)
+    despite = f", despite maintenance windows: {plan.despite_windows}" if plan.despite_windows else ""
+    event_log.record(connection, "rollout started", f"steps {steps}, soak {plan.soak_seconds:g} s{despite}", target, number)
     return number
 
 

@@ -84,8 +84,9 @@ class Database:
             return False  # no table yet, or no database: the upgrade says which
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        with _translated(), self.reads.connect() as connection:
+    def reading(self, whole: bool = False) -> Iterator[Connection]:
+        """`whole`: in one transaction, as PostgreSQL needs it for rows that are read piece by piece (`yield_per`)."""
+        with _translated(), (self.engine if whole else self.reads).connect() as connection:
             yield connection
 
     @contextmanager

@@ -117,6 +117,32 @@ device_bundles = Table(
     Column("at", Float, nullable=False),
     Index(None, "model"),
 )
+device_groups = Table(  # `tags`: an expression; `windows`: JSON; empty: the group says nothing of it
+    "device_groups",
+    metadata,
+    Column("name", NAME, primary_key=True),
+    Column("tags", Text, nullable=False),
+    Column("channel", NAME, nullable=False),
+    Column("windows", Text, nullable=False),
+    Column("time_zone", NAME, nullable=False),
+    Column("who", NAME, nullable=False),
+    Column("at", Float, nullable=False),
+)
+group_devices = Table(  # devices that a group names
+    "group_devices",
+    metadata,
+    Column("name", NAME, primary_key=True),
+    Column("device", NAME, primary_key=True),
+    Index(None, "device"),
+)
+device_channels = Table(  # channels that people gave to single devices
+    "device_channels",
+    metadata,
+    Column("device", NAME, primary_key=True),
+    Column("channel", NAME, nullable=False),
+    Column("who", NAME, nullable=False),
+    Column("at", Float, nullable=False),
+)
 # Deltas between two published bundles; their bytes lie beside the bundles'.
 deltas = Table(
     "deltas",
@@ -138,4 +164,7 @@ FLEET_TABLES = (
     device_notes,
     device_bundles,
     deltas,
+    device_groups,
+    group_devices,
+    device_channels,
 )

@@ -31,4 +31,26 @@ audit_log = Table(  # each entry's digest is of itself and of the digest before 
     Column("digest", SHA, nullable=False),
     Index(None, "who"),
 )
-PEOPLE_TABLES = (user_roles, token_scopes, audit_log)
+# Accounts that came by an OpenID Connect provider. One that was deleted stays here, so that it does not come again by itself.
+oidc_accounts = Table(
+    "oidc_accounts",
+    metadata,
+    Column("issuer", TARGET, primary_key=True),
+    Column("subject", String(255), primary_key=True),
+    Column("name", NAME, nullable=False, unique=True),
+    Column("role_from", String(10), nullable=False),  # provider; hub: an admin gave the role, and it holds
+    Column("seen", Float, nullable=False),
+    Column("deleted", Float),
+)
+oidc_sign_ins = Table(  # that a provider was asked for, and that are not finished
+    "oidc_sign_ins",
+    metadata,
+    Column("state", SHA, primary_key=True),
+    Column("browser", SHA, nullable=False),
+    Column("nonce", SHA, nullable=False),
+    Column("verifier", SHA, nullable=False),
+    Column("following", Text, nullable=False),
+    Column("expires", Float, nullable=False),
+    Index(None, "expires"),
+)
+PEOPLE_TABLES = (user_roles, token_scopes, audit_log, oidc_accounts, oidc_sign_ins)

@@ -9,6 +9,7 @@ from edgeloop_hub.storage.fleet_tables import FLEET_TABLES, NAME, SHA, TARGET
 from edgeloop_hub.storage.fleet_tables import deltas as deltas
 from edgeloop_hub.storage.fleet_tables import device_bundles as device_bundles
 from edgeloop_hub.storage.fleet_tables import metadata as metadata
+from edgeloop_hub.storage.job_tables import JOB_TABLES
 from edgeloop_hub.storage.people_tables import PEOPLE_TABLES
 
 users = Table(
@@ -253,6 +254,7 @@ ADDED = (
     *FLEET_TABLES,
     *ALERT_TABLES,
     *PEOPLE_TABLES,
+    *JOB_TABLES,
 )
 labels = Table(
     "labels",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any
 
+import msgspec
 from litestar import Controller, Response, get, post
 from litestar.datastructures import State
 from litestar.exceptions import NotFoundException
@@ -12,16 +13,18 @@ from litestar.params import Parameter
 from litestar.response import Redirect
 
 from edgeloop_contract.errors import UsageError
+from edgeloop_contract.signed_jobs import JobWish
 from edgeloop_hub import event_list, event_log
 from edgeloop_hub.auth import accounts, audit
 from edgeloop_hub.auth.guards import client_of
-from edgeloop_hub.fleet import finding, history, inventory, jobs, logs, marks
+from edgeloop_hub.fleet import finding, history, inventory, jobs, logs, marks, removal, signed_jobs
+from edgeloop_hub.groups import store
 from edgeloop_hub.updates import registry
 from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, check_form, is_person, page, session_of
 from edgeloop_hub.web.plots import Axis, Plot, plot
 
 EVENTS_SHOWN = 50
-MEASUREMENTS_SHOWN = 10
+MEASUREMENTS_SHOWN, JOBS_SHOWN = 10, 5
 TARGETS_SHOWN = 50
 HOURS = (6, 24, 168, 720)
 USUAL_HOT_CELSIUS = 82.0  # an agent's own limit, unless its config says another one
@@ -51,6 +54,8 @@ class DevicePages(Controller):
                 "events": event_list.listed(database, source=name, limit=EVENTS_SHOWN)[0],
                 "measurements": jobs.newest(database, name, MEASUREMENTS_SHOWN),
                 "lines": logs.last(database, name), "note": marks.note_of(database, name), "pin": marks.pinned(database, name),
+                "signed": signed_jobs.of_device(database, name, JOBS_SHOWN), "wishes": signed_jobs.wishes(database, name),
+                "groups": [(one.name, store.state_words(one, now)) for one in store.of_device(database, name)],
                 "targets": registry.targets_of(database, device.model, TARGETS_SHOWN),
             }  # fmt: skip
         axis = Axis(now - hours * 3600, now, past.releases)
@@ -61,15 +66,11 @@ class DevicePages(Controller):
 
     @get("/{name:str}/{verb:str}", sync_to_thread=True)
     def ask_first(self, name: str, verb: str, request: PageRequest) -> Response[bytes]:
-        if verb != "revoke":
+        if verb not in CONFIRMED:
             raise NotFoundException("There is no such page.")
         return page(
-            "confirm.html.j2", f"Revoke {name[:63]}?", request, section="Fleet", action=f"/devices/{name}/revoke", button="Revoke",
-            back=f"/devices/{name}", lines=[
-                "Its credential ends: the hub takes no report of it, and gives it nothing, from now on.",
-                "The device goes on with the bundle that it runs.",
-                "It can come back with a new token: edgeloop-hub token enrol NAME.",
-            ],
+            "confirm.html.j2", f"{verb.capitalize()} {name[:63]}?", request, section="Fleet", action=f"/devices/{name}/{verb}",
+            button=verb.capitalize(), back=f"/devices/{name}", lines=CONFIRMED[verb],
         )  # fmt: skip
 
     @post("/{name:str}/{verb:str}", role="operator", sync_to_thread=True)
@@ -77,12 +78,15 @@ class DevicePages(Controller):
         check_form(request, data)
         if verb not in ACTIONS:
             raise NotFoundException("There is no such button.")
-        if verb == "revoke" and data.get("sure") != "yes":
-            return Redirect(f"/devices/{name}/revoke", status_code=303)
+        if verb in CONFIRMED and data.get("sure") != "yes":
+            return Redirect(f"/devices/{name}/{verb}", status_code=303)
         with state.hub.database.writing() as database:
             ACTIONS[verb](database, name, data, session_of(request).user)
-            detail = data.get("target" if verb in ("pin", "bench") else {"tags": "tags", "note": "text"}.get(verb, ""), "")
+            detail = data.get(DETAILS.get(verb, ""), "")
             audit.append(database, session_of(request).user, f"device {verb}", name, detail, client_of(request))
+        if verb == "delete":
+            removal.forget_reports(state.hub.database, name)
+            return Redirect("/", status_code=303)
         return Redirect(f"/devices/{name}", status_code=303)
 
 
@@ -96,6 +100,15 @@ def _bench(database: Any, name: str, form: dict[str, str], who: str) -> None:
     event_log.record(database, "measurement asked", f"{name} by {who}", target)
 
 
+def _job(database: Any, name: str, form: dict[str, str], who: str) -> None:
+    kind = form.get("kind", "")
+    asked = {"kind": kind, "devices": [name], "target": form.get("target", "") if kind == "bench" else ""}
+    try:
+        signed_jobs.wish(database, msgspec.convert(asked, JobWish), who)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"there is no such job ({error})") from error
+
+
 def _revoke(database: Any, name: str, _: dict[str, str], who: str) -> None:
     accounts.revoke(database, name)
     event_log.record(database, "revoked", f"{name} by {who}")
@@ -106,9 +119,29 @@ ACTIONS: dict[str, Any] = {
     "unpin": lambda database, name, _, who: marks.unpin(database, name, who),
     "tags": lambda database, name, form, who: marks.tag(database, name, form.get("tags", "").replace(",", " ").split(), who),
     "note": lambda database, name, form, who: marks.note(database, name, form.get("text", ""), who),
+    "channel": lambda database, name, form, who: store.set_channel(database, name, form.get("channel", "").strip(), who),
     "bench": _bench,
+    "job": _job,
     "revoke": _revoke,
+    "delete": lambda database, name, _, who: removal.remove(database, name, who),
 }
+
+
+CONFIRMED = {  # what is asked about first, and what it means
+    "revoke": [
+        "Its credential ends: the hub takes no report of it, and gives it nothing, from now on.",
+        "The device goes on with the bundle that it runs.",
+        "It can come back with a new token: edgeloop-hub token enrol NAME.",
+    ],
+    "delete": [
+        "Its credential ends, and its reports, tags, pin and note are deleted.",
+        "Its samples, labels and events stay under its name, and so does the audit log.",
+        "The device goes on with the bundle that it runs. It can come back with a new token.",
+    ],
+}
+DETAILS: dict[str, str] = {  # the field of each form that the audit log keeps
+    "pin": "target", "bench": "target", "tags": "tags", "note": "text", "channel": "channel", "job": "kind",
+}  # fmt: skip
 
 
 def plots_of(axis: Axis, past: history.History, latency_limit: tuple[float, str] | None) -> list[Plot]:

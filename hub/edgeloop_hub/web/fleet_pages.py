@@ -32,10 +32,10 @@ class FleetPage(Controller):
     @get("/", sync_to_thread=True)
     def fleet(
         self, state: State, request: PageRequest, q: Word = "", tag: Word = "", model: Word = "", bundle: Word = "",
-        sort: Word = "", show: Word = "", at: PageNumber = 1,
+        group: Word = "", sort: Word = "", show: Word = "", at: PageNumber = 1,
     ) -> Response[bytes]:  # fmt: skip
         """Filters and order as the form and the tiles name them."""
-        asked, now = finding.Filter(show, q.strip(), tag, model, bundle), time.time()
+        asked, now = finding.Filter(show, q.strip(), tag, model, bundle, group), time.time()
         with state.hub.database.reading() as database:
             counts = finding.counts(database, asked, now)
             count = _count(counts, show)

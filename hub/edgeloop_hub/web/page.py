@@ -24,6 +24,7 @@ from edgeloop_hub.time_text import ago, when
 
 HERE = Path(__file__).parent / "templates"
 COOKIE = "edgeloop_session"
+MAX_NEXT = 500  # letters of the page that comes after signing in
 Form = Annotated[dict[str, str], Body(media_type=RequestEncodingType.URL_ENCODED)]
 PageRequest = Request[Any, Any, Any]
 
@@ -107,10 +108,20 @@ def same_origin(request: PageRequest) -> bool:
     return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 
+def local_path(asked: str) -> str:
+    """A page of this hub that somebody asked for before signing in; "/" for everything else, which may lead elsewhere."""
+    named = urlsplit(asked) if asked.isprintable() and "\\" not in asked else None
+    safe = named is not None and asked.startswith("/") and not asked.startswith("//") and not named.scheme and not named.netloc
+    return asked if safe else "/"
+
+
 def _refused(request: PageRequest, error: HTTPException) -> Response[Any]:
     """One sentence on a page; a person who is not signed in is sent to sign in."""
     if isinstance(error, NotAuthorizedException):
-        return Redirect("/sign-in", status_code=303)
+        asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        is_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")  # no stream, no picture
+        there = asked if is_page and asked != "/" and len(asked) <= MAX_NEXT else ""
+        return Redirect(query_link("/sign-in", next=there), status_code=303)
     return _sentence(request, error.status_code, error.detail)
 
 

@@ -1,17 +1,15 @@
-"""The page of events, the stylesheet, and signing out."""
+"""The page of events, and the stylesheet."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from litestar import Controller, Response, get, post
+from litestar import Controller, Response, get
 from litestar.datastructures import State
 from litestar.params import Parameter
-from litestar.response import Redirect
 
 from edgeloop_hub import event_list
-from edgeloop_hub.auth import accounts
-from edgeloop_hub.web.page import COOKIE, ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, query_link
+from edgeloop_hub.web.page import ERROR_PAGES, PageRequest, asset, is_person, page, query_link
 
 Word = Annotated[str, Parameter(max_length=300)]
 
@@ -44,13 +42,6 @@ class Pages(Controller):
             "events.html.j2", "Events", request, events=events, severity=severity, source=source, kind=kind, after=after,
             link=link, following="~".join(map(str, last)) if last else "",
         )  # fmt: skip
-
-    @post("/sign-out", role="viewer", sync_to_thread=True)
-    def sign_out(self, data: Form, state: State, request: PageRequest) -> Response[Any]:
-        check_form(request, data)
-        with state.hub.database.writing() as database:
-            accounts.close_session(database, request.cookies.get(COOKIE, ""))
-        return Redirect("/sign-in", status_code=303)
 
 
 HANDLERS = (style, Pages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from litestar import Controller, Response, get, post
 from litestar.datastructures import State
@@ -29,8 +30,12 @@ class PeoplePages(Controller):
     @get("/people", sync_to_thread=True, role="admin")
     def people(self, state: State, request: PageRequest) -> Response[bytes]:
         with state.hub.database.reading() as database:
-            found, tokens = people.listed(database), accounts.token_summaries(database)
-        return page("people.html.j2", "People", request, people=found, tokens=tokens, roles=people.ROLES)
+            found, tokens, gone = people.listed(database), accounts.token_summaries(database), people.kept_out(database)
+        oidc = state.sign_in.oidc
+        return page(
+            "people.html.j2", "People", request, people=found, tokens=tokens, gone=gone, roles=people.ROLES,
+            providers={oidc.issuer: oidc.shown_name} if oidc else {},
+        )  # fmt: skip
 
     @get("/people/{name:str}/{verb:str}", sync_to_thread=True, role="admin")
     def ask_first(self, name: str, verb: str, request: PageRequest) -> Response[bytes]:
@@ -42,26 +47,30 @@ class PeoplePages(Controller):
             "revoke": ["Whoever has this token can do nothing with it any more, from now on."],
         }
         return page(
-            "confirm.html.j2", f"{verb.capitalize()} {shown}?", request, section="People", action=f"/people/{shown}/{verb}",
-            button=verb.capitalize(), back="/people", lines=lines[verb],
+            "confirm.html.j2", f"{verb.capitalize()} {shown}?", request, section="People",
+            action=f"/people/{quote(shown, '')}/{verb}", button=verb.capitalize(), back="/people", lines=lines[verb],
         )  # fmt: skip
 
     @post("/people/{name:str}/{verb:str}", sync_to_thread=True, role="admin")
     def act(self, name: str, verb: str, data: Form, state: State, request: PageRequest) -> Response[Any]:
         """`name`: a person, or the id of a token."""
         check_form(request, data)
-        if verb not in ("role", "delete", "revoke"):
+        if verb not in ("role", "delete", "revoke", "readmit"):
             raise NotFoundException("There is no such button.")
-        if verb != "role" and data.get("sure") != "yes":
-            return Redirect(f"/people/{name}/{verb}", status_code=303)
+        if verb in ("delete", "revoke") and data.get("sure") != "yes":
+            return Redirect(f"/people/{quote(name, '')}/{verb}", status_code=303)
+        keeps = state.sign_in.password_only_for
         who, address = session_of(request).user, client_of(request)
         with state.hub.database.writing() as database:
             if verb == "role":
-                people.set_role(database, name, data.get("role", ""))
+                people.set_role(database, name, data.get("role", ""), keeps)
                 audit.append(database, who, "role changed", name, data["role"], address)
             elif verb == "delete":
-                people.remove(database, name)
+                people.remove(database, name, keeps)
                 audit.append(database, who, "user deleted", name, address=address)
+            elif verb == "readmit":
+                people.readmit(database, name)
+                audit.append(database, who, "user readmitted", name, address=address)
             else:
                 count = accounts.revoke_tokens(database, name)
                 audit.append(database, who, "token revoked", name, f"{count} of them", address)

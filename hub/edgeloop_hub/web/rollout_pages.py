@@ -94,7 +94,7 @@ class RolloutPages(Controller):
         """`who`: the devices that are listed, a page of them behind the name `after`."""
         members: tuple[list[rollout_members.Member], str] = ([], "")
         counts = {"in": 0, "failed": 0}
-        with state.hub.database.reading() as database:
+        with state.hub.database.reading(whole=True) as database:
             stored = cohort = None
             with contextlib.suppress(DataError):  # a plan that cannot be read: the page says so among the gates
                 stored = rollout_store.find(database, number)

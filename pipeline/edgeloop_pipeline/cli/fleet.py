@@ -9,6 +9,7 @@ import click
 
 from edgeloop_contract.errors import DeviceError, NetworkError, UsageError
 from edgeloop_pipeline.cli.hub_options import EXIT_CODES, ca_option, hub_option, keys_option, open_hub, open_keys, passphrase_option
+from edgeloop_pipeline.cli.jobs import jobs
 from edgeloop_pipeline.cli.pack_agent import pack_agent
 from edgeloop_pipeline.cli.rollout import rollout
 
@@ -209,4 +210,4 @@ def bench(target: str, device: str, hub: str, ca_file: str, wait_minutes: float,
         click.echo(body.decode())
 
 
-COMMANDS = (keys, pack_agent, publish, withdraw, export_updates, export_triton, rollout, bench)
+COMMANDS = (keys, pack_agent, publish, withdraw, export_updates, export_triton, rollout, bench, jobs)

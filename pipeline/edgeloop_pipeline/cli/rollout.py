@@ -29,7 +29,9 @@ def rollout() -> None:
 @ca_option
 @keys_option
 @passphrase_option
-@click.option("--steps", default="25%, 100%", show_default=True, help='Cohorts that grow: "pi-1+pi-2, label:pilot, 25%, 100%".')
+@click.option(
+    "--steps", default="25%, 100%", show_default=True, help='Cohorts that grow: "pi-1+pi-2, label:pilot, group:line-3, 25%".'
+)
 @click.option(
     "--soak-minutes",
     type=float,
@@ -45,9 +47,11 @@ def rollout() -> None:
     help="Leave the cohort, or send it back.",
 )
 @click.option("--gate", "gates", multiple=True, metavar="NAME=VALUE", help="Change a gate, such as max_latency_ratio=1.2.")
+@click.option("--channel", default="", help="For the devices of this channel; default: the one that TARGET was published for.")
+@click.option("--despite-windows", default="", metavar="WHY", help="Also outside of maintenance windows; WHY is kept in the log.")
 def start(
     target: str, hub: str, ca_file: str, folder: Path, passphrase: bool, steps: str, soak_minutes: float, on_breach: str,
-    gates: tuple[str, ...],
+    gates: tuple[str, ...], channel: str, despite_windows: str,
 ) -> None:  # fmt: skip
     """Start the first step; the hub's tick starts the next ones."""
     from edgeloop_pipeline.fleet import release, renewal
@@ -56,8 +60,8 @@ def start(
     keys, client = open_keys(folder, passphrase) if on_breach == "return" else None, open_hub(hub, ca_file)
     renewal.warn(client)
     with contextlib.suppress(NetworkError):  # an earlier hub says nothing of it
-        _say_power(release.power(client, target, steps, soak_minutes, limits), err=True)
-    number = release.start(client, target, steps, soak_minutes, limits, keys)
+        _say_power(release.power(client, target, steps, soak_minutes, limits, channel), err=True)
+    number = release.start(client, target, steps, soak_minutes, limits, keys, channel, despite_windows)
     click.echo(f"rollout {number} of {target} has begun; edgeloop rollout status {number} shows how it goes")
 
 

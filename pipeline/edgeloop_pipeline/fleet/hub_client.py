@@ -34,6 +34,7 @@ from edgeloop_contract.sample_messages import (
     SettledSamples,
     StoredSample,
 )
+from edgeloop_contract.signed_jobs import JobAsked, SignedJob, SignedJobStatus, SignedJobSummary
 from edgeloop_pipeline.fleet.hub_connection import HubConnection
 
 PART_BYTES = 4 << 20
@@ -126,6 +127,26 @@ class HubClient:
 
     def job(self, job: str) -> JobStatus:
         return self._connection.get(f"/api/v1/jobs/{job}", JobStatus)
+
+    def send_job(self, job: SignedJob) -> SignedJobSummary:
+        return self._connection.post("/api/v1/signed-jobs", job, SignedJobSummary)
+
+    def signed_jobs(self) -> list[SignedJobSummary]:
+        return self._connection.get("/api/v1/signed-jobs", list[SignedJobSummary])
+
+    def signed_job(self, number: int) -> SignedJobStatus:
+        return self._connection.get(f"/api/v1/signed-jobs/{number}", SignedJobStatus)
+
+    def job_wishes(self) -> list[JobAsked]:
+        """What people asked for on pages, and nobody has signed yet."""
+        return self._connection.get("/api/v1/job-wishes", list[JobAsked])
+
+    def forget_job_wish(self, which: str) -> None:
+        self._connection.delete(f"/api/v1/job-wishes/{quote(which, safe='')}")
+
+    def group_devices(self, group: str, after: str) -> list[str]:
+        """Names of a group's devices behind the name `after`, a page of them."""
+        return self._connection.get(f"/api/v1/groups/{quote(group, safe='')}/devices?{urlencode({'after': after})}", list[str])
 
     # Drift, samples and labels
 

@@ -39,6 +39,9 @@ class HubConnection:
     def put(self, path: str, part: bytes, kind: type[T]) -> T:
         return self._json(path, self._ask("PUT", path, part, "application/octet-stream"), kind)
 
+    def delete(self, path: str) -> None:
+        self._json(path, self._ask("DELETE", path), object)
+
     def get_packed(self, path: str, kind: type[T]) -> T:
         """An answer in MessagePack."""
         content = self.get_bytes(path)

@@ -113,19 +113,26 @@ def sign(keys: tuf_keys.Keys, hub: HubClient, targets: Targets, listed: Mapping[
 
 
 def start(
-    hub: HubClient, target: str, steps: str, soak_minutes: float, gates: GateLimits, keys: tuf_keys.Keys | None = None
-) -> int:
-    """Begin a rollout; returns its number. `keys`: to sign the way back in advance (on_breach return). Raises UsageError."""
+    hub: HubClient, target: str, steps: str, soak_minutes: float, gates: GateLimits, keys: tuf_keys.Keys | None = None,
+    channel: str = "", despite_windows: str = "",
+) -> int:  # fmt: skip
+    """Begin a rollout; returns its number. `keys`: to sign the way back in advance (on_breach return). Raises UsageError.
+
+    `channel`: whose devices get it, where that is not the one of its publishing. `despite_windows`: why it comes outside of
+    maintenance windows too.
+    """
     fallback = ""
     if keys is not None:
         targets = tuf_keys.current_targets(keys, hub.signed().targets)
         targets.targets = without(targets, target)
         targets.version, targets.expires = targets.version + 1, tuf_keys.expiry(tuf_keys.TARGETS_DAYS)
         fallback = tuf_keys.signed_targets(keys, targets, remember=False).decode()
-    plan = RolloutPlan(parse_steps(steps), soak_minutes * 60, gates, "return" if keys else "halt")
-    return hub.start_rollout(RolloutRequest(target, plan, fallback))
+    plan = RolloutPlan(parse_steps(steps), soak_minutes * 60, gates, "return" if keys else "halt", despite_windows)
+    return hub.start_rollout(RolloutRequest(target, plan, fallback, channel))
 
 
-def power(hub: HubClient, target: str, steps: str, soak_minutes: float, gates: GateLimits) -> list[GatePower]:
+def power(
+    hub: HubClient, target: str, steps: str, soak_minutes: float, gates: GateLimits, channel: str = ""
+) -> list[GatePower]:  # fmt: skip
     """What each gate can find, in each step of such a rollout. Raises UsageError."""
-    return hub.rollout_power(RolloutRequest(target, RolloutPlan(parse_steps(steps), soak_minutes * 60, gates)))
+    return hub.rollout_power(RolloutRequest(target, RolloutPlan(parse_steps(steps), soak_minutes * 60, gates), channel=channel))
