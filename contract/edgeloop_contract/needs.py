@@ -21,9 +21,9 @@ class AgentNeeds(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     version: Text
-    python: Annotated[str, msgspec.Meta(pattern=r"^3\.[0-9]{1,2}\Z")]
+    python: Annotated[str, msgspec.Meta(pattern=r"^3\.[0-9]{1,2}(?!\n)$")]
     machine: Text
-    glibc: Annotated[str, msgspec.Meta(pattern=r"^(2\.[0-9]{1,3})?\Z")]
+    glibc: Annotated[str, msgspec.Meta(pattern=r"^(2\.[0-9]{1,3})?(?!\n)$")]
     reads: int
     journal: int
     unpacked_bytes: Bytes

@@ -41,7 +41,7 @@ class Wheel(msgspec.Struct, frozen=True):
     project: Text
     version: Text
     bytes: Bytes
-    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}(?!\n)$")]
 
 
 class WheelhouseManifest(AgentNeeds, frozen=True, kw_only=True):
