@@ -87,7 +87,7 @@ def test_a_download_that_outlasts_the_window_waits_for_the_next_and_is_not_fetch
 
     def turn(now: float, until: float) -> tuple[str, bool]:
         taking = Taking(
-            bench.config, bench.folder, bench.running(), [], lambda p: tried.append(p), lambda _: None, lambda: now, until
+            bench.config, bench.folder, bench.running(), [], lambda p: tried.append(p), lambda _: None, lambda: now, until=until
         )
         return taking(origin, [target])
 
