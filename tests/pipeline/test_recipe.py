@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from commands import TINY, command, sentence
 from edgeloop_contract.errors import UsageError
@@ -114,3 +115,11 @@ def test_a_stage_that_is_added_stands_where_it_usually_does() -> None:
 
     loaded = recipe.load(recipe.find("fashion"), ("prune.keep=0.5", "budget=off"))
     assert list(loaded.stages)[:4] == ["train", "prune", "distill", "quantize"]
+
+
+def test_the_small_detector_is_the_large_ones_recipe_with_a_smaller_network() -> None:
+    folder = recipe.reference_projects()["blood_cells"]
+    small, large = (recipe.load(folder / name) for name in ("small.yaml", "recipe.yaml"))
+    alike = {"name": "blood_cells", "network_args": large.head.network_args, "target": large.head.target}
+    assert replace(small.head, **alike) == large.head and small.stages == large.stages
+    assert small.head.network_args == {"width": "small", "depths": [1, 2]} and small.head.target.max_int8_bytes == 300_000
