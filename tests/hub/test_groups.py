@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from asking import ask, enrolled
 from edgeloop_contract.device_groups import GroupRequest
@@ -97,6 +97,34 @@ def test_offers_come_in_the_window_alone_or_with_words(tmp_path: Path) -> None:
     assert offered(found, "one", day) == ("new.edgeloop", 0.0)
     with found.hub.database.writing() as database, pytest.raises(UsageError, match="no group 'gone'"):
         service.start(database, "new.edgeloop", RolloutPlan([Step(label="group:gone")]), None)
+
+
+@pytest.mark.parametrize(
+    "column, words", [("tags", "lab^2"), ("windows", '["first mon 22:00-23:00"]'), ("time_zone", "Mars/North")]
+)
+def test_a_group_that_this_hub_cannot_read_keeps_no_other_device_waiting(column: str, words: str, tmp_path: Path) -> None:
+    found = parts(tmp_path)
+    for name in ("one", "other"):
+        found.device(name)
+    found.bundle("new.edgeloop", NEW)
+    with found.hub.database.writing() as database:
+        marks.tag(database, "one", ["lab"], "ada")
+    group(found, "odd", tags="lab", channel="beta", windows=["daily 00:00-24:00"])
+    with found.hub.database.writing() as database:
+        database.execute(update(store.device_groups).values({column: words}))  # as a later hub may have written it
+        marks.tag(database, "other", ["desk"], "ada")
+        marks.tag(database, "one", ["lab", "desk"], "ada")
+        found_group = store.find(database, "odd")
+        assert "cannot read it" in store.state_words(found_group, time.time()) and found_group.problem
+        assert store.count(database, found_group) == (0 if column == "tags" else 1)
+        kept = {row.name: row.channel for row in database.execute(select(devices.c.name, devices.c.channel))}
+    assert kept == {"one": "beta", "other": "stable"}
+    found.rollout("new.edgeloop", parse_steps("100%"))
+    assert offered(found, "other", at("2026-11-30T12:00")) == ("new.edgeloop", 0.0)
+    assert offered(found, "one", at("2026-11-30T12:00"))[0] == ""  # of another channel, and its windows are not open
+    group(found, "odd", tags="lab")
+    with found.hub.database.reading() as database:
+        assert store.find(database, "odd").problem == ""
 
 
 def test_a_bundle_is_promoted_to_another_channel(tmp_path: Path) -> None:
