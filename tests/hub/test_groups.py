@@ -202,6 +202,8 @@ def test_groups_by_commands(hub: Hub, tmp_path: Path) -> None:
     words = ("group", "set", "line-4", "--tags", "night and not spare")
     assert "no updates until" in hub.run(*words, "--window", "mon 00:00-00:01", "--time-zone", "Pacific/Kiritimati")
     assert hub.run("group", "show", "line-4") == "pi-3" and "line-4" in hub.run("group", "list")
+    said = hub.edgeloop("rollout", "power", target, "--steps", "label:nobody, group:line-4")
+    assert "step 1  no device is in it now" in said and "step 2  install failures" in said
     hub.edgeloop("rollout", "start", target, "--steps", "group:line-4")
     assert "target" not in ask(hub, "GET", "/api/v1/update", secret).json()
     assert "updates at any time" in hub.run(*words)
