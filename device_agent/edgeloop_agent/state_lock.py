@@ -54,9 +54,9 @@ def _is_held(path: Path) -> bool:
         wanted = path.stat()
     except FileNotFoundError:
         return False
-    for name in os.listdir("/proc/self/fd"):
+    for descriptor in Path("/proc/self/fd").iterdir():
         try:
-            if os.path.samestat(os.fstat(int(name)), wanted):
+            if os.path.samestat(os.fstat(int(descriptor.name)), wanted):
                 return True
         except OSError:
             continue

@@ -21,7 +21,7 @@ from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.fleet import assignment, marks
 from edgeloop_hub.groups import store
 from edgeloop_hub.rollouts import evidence, rollout_store, service
-from edgeloop_hub.storage.schema import device_bundles, devices, metadata
+from edgeloop_hub.storage.schema import bundles, device_bundles, devices, metadata, released
 from hub_parts import NEW, Parts, parts
 from hubs import Hub, running_hub, version
 from serving import eventually, serving, write_config
@@ -139,6 +139,21 @@ def test_a_bundle_is_promoted_to_another_channel(tmp_path: Path) -> None:
         service.change(database, number, "abort", "ada")
         service.start(database, "new.edgeloop", RolloutPlan([Step(percent=100)]), None, channel="beta")
     assert offered(found, "one", time.time())[0] == "new.edgeloop"
+
+
+def test_what_was_withdrawn_is_offered_to_nobody(tmp_path: Path) -> None:
+    found = parts(tmp_path)
+    found.device("one")
+    found.bundle("old.edgeloop", "c" * 64)
+    found.bundle("new.edgeloop", NEW)
+    with found.hub.database.writing() as database:
+        database.execute(insert(released).values(channel="stable", model="m", target="old.edgeloop"))
+    found.rollout("new.edgeloop", parse_steps("100%"))
+    assert offered(found, "one", 0.0)[0] == "new.edgeloop"
+    found.change(bundles, bundles.c.target == "new.edgeloop", withdrawn=1.0)
+    assert offered(found, "one", 0.0)[0] == "old.edgeloop"
+    found.change(bundles, bundles.c.target == "old.edgeloop", withdrawn=1.0)
+    assert offered(found, "one", 0.0)[0] == ""
 
 
 def test_a_group_has_a_configuration_of_its_own_by_its_channel(tmp_path: Path) -> None:

@@ -50,7 +50,10 @@ class Marks:
 
 
 def assignments(said: Marks, known: SampleAnnotations, left_out: Counter[str]) -> list[LabelAssignment]:
-    """What to tell the hub. `left_out`: counts what says nothing, and what became of it, in words. Raises DataError for what does not fit the sample."""
+    """What to tell the hub. `left_out`: counts what says nothing, and what became of it, in words.
+
+    Raises DataError for what does not fit the sample.
+    """
     where = f"{said.device}-{said.key}"
     if not known.part:
         return [LabelAssignment(said.device, said.key, mark.label) for mark in said.marks]

@@ -158,8 +158,8 @@ def _mark(line: str, names: dict[int, str], points: tuple[int, int], where: str)
         return Mark(label, box=(x - width / 2, y - height / 2, x + width / 2, y + height / 2), points=placed or None)
     if count:  # a pose of another shape would else be read as a polygon
         raise DataError(
-            f"{where}: {line[:80]!r} has {len(values)} numbers behind its label; with kpt_shape [{count}, {each}] of data.yaml a box"
-            f" has 4, or {4 + count * each} with its points"
+            f"{where}: {line[:80]!r} has {len(values)} numbers behind its label; with kpt_shape"
+            f" [{count}, {each}] of data.yaml a box has 4, or {4 + count * each} with its points"
         )
     if len(values) < 6 or len(values) % 2:
         raise DataError(f"{where}: {line[:80]!r} is neither a box nor a polygon")
