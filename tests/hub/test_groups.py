@@ -21,6 +21,7 @@ from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.fleet import assignment, marks
 from edgeloop_hub.groups import store
 from edgeloop_hub.rollouts import evidence, rollout_store, service
+from edgeloop_hub.storage.fleet_tables import device_groups
 from edgeloop_hub.storage.schema import bundles, device_bundles, devices, metadata, released
 from hub_parts import NEW, Parts, parts
 from hubs import Hub, running_hub, version
@@ -111,7 +112,7 @@ def test_a_group_that_this_hub_cannot_read_keeps_no_other_device_waiting(column:
         marks.tag(database, "one", ["lab"], "ada")
     group(found, "odd", tags="lab", channel="beta", windows=["daily 00:00-24:00"])
     with found.hub.database.writing() as database:
-        database.execute(update(store.device_groups).values({column: words}))  # as a later hub may have written it
+        database.execute(update(device_groups).values({column: words}))  # as a later hub may have written it
         marks.tag(database, "other", ["desk"], "ada")
         marks.tag(database, "one", ["lab", "desk"], "ada")
         found_group = store.find(database, "odd")
@@ -148,10 +149,14 @@ def test_what_was_withdrawn_is_offered_to_nobody(tmp_path: Path) -> None:
     found.bundle("new.edgeloop", NEW)
     with found.hub.database.writing() as database:
         database.execute(insert(released).values(channel="stable", model="m", target="old.edgeloop"))
-    found.rollout("new.edgeloop", parse_steps("100%"))
+    number = found.rollout("new.edgeloop", parse_steps("100%"))
     assert offered(found, "one", 0.0)[0] == "new.edgeloop"
     found.change(bundles, bundles.c.target == "new.edgeloop", withdrawn=1.0)
     assert offered(found, "one", 0.0)[0] == "old.edgeloop"
+    found.tick()
+    with found.hub.database.reading() as database:
+        status = service.status(database, number)
+    assert (status.state, "was withdrawn" in status.reason) == ("halted", True)
     found.change(bundles, bundles.c.target == "old.edgeloop", withdrawn=1.0)
     assert offered(found, "one", 0.0)[0] == ""
 
