@@ -1,6 +1,7 @@
 """Strict settings: every problem of a recipe is found in one pass, with its path and the nearest valid name."""
 
 import dataclasses
+import enum
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -48,14 +49,26 @@ def _value_problems(value: object, wanted: Any, path: str) -> list[str]:
     if origin in (typing.Union, types.UnionType) and (lists := [a for a in arguments if typing.get_origin(a) is list]):
         others = [a for a in arguments if a not in lists]  # one of something, or several
         return _value_problems(value, lists[0] if isinstance(value, list) else others[0], path)
-    if origin is list and isinstance(value, list):
+    if isinstance(value, list) and (origin is list or (origin is tuple and arguments[1:] == (...,))):
         return [line for i, item in enumerate(value) for line in _value_problems(item, arguments[0], f"{path}[{i}]")]
+    if isinstance(value, Mapping) and origin is dict and arguments[0] is str and all(isinstance(key, str) for key in value):
+        return [line for key, item in value.items() for line in _value_problems(item, arguments[1], join(path, key))]
     try:
         msgspec.convert(value, wanted)
     except msgspec.ValidationError as error:
-        choices = [str(a) for a in arguments if isinstance(a, str)] if origin is typing.Literal else []
+        choices = _choices(wanted)
         return [f"{path}: {_plain(error, path)}{nearest(str(value), choices)}, got {_shown(value)}"]
     return []
+
+
+def _choices(wanted: Any) -> list[str]:
+    """The words that a setting may be; none where it is not one of some words."""
+    if isinstance(wanted, type) and issubclass(wanted, enum.Enum):
+        return [str(member.value) for member in wanted]
+    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin in (typing.Union, types.UnionType):
+        return [word for argument in arguments for word in _choices(argument)]
+    return [word for word in arguments if isinstance(word, str) and word] if origin is typing.Literal else []
 
 
 def _plain(error: msgspec.ValidationError, path: str) -> str:

@@ -138,7 +138,7 @@ def _archive(path: Path, file: IO[bytes], size: int) -> zipfile.ZipFile:
         regular = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG)
         if not regular or entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & ~zip_layout.FLAGS:
             raise BundleError(
-                f"{path}: {entry.orig_filename!r} is compressed, or a link: no wheelhouse; make one with edgeloop pack-agent"
+                f"{path}: not a wheelhouse ({entry.orig_filename!r} is compressed, or a link); make one with edgeloop pack-agent"
             )
         if entry.orig_filename != MANIFEST and not WHEEL_NAME.fullmatch(entry.orig_filename):
             raise BundleError(f"{path}: {entry.orig_filename!r} is no wheel's name; do not use this wheelhouse")

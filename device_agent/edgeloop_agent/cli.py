@@ -216,8 +216,10 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from edgeloop_agent import launcher
+    from edgeloop_agent import launcher, state_lock
 
+    if (state := launcher.state_of(options.config)) is not None:
+        state_lock.hold(state)  # first: the launcher counts starts
     launcher.launch(options.config)
     from edgeloop_agent.supervisor import Supervisor
 

@@ -22,7 +22,19 @@ from edgeloop_agent.logs import Log
 from edgeloop_agent.plain_journal import Table, is_tried, read, rejected, rolled_back, try_change
 from edgeloop_agent.state_folder import default_folder
 
-__all__ = ["ABOUT", "AGENT", "BOOTS_IN_TRIAL", "LAUNCHER", "chosen", "environment_of", "is_newer", "launch", "packaged", "relaunch"]
+__all__ = [
+    "ABOUT",
+    "AGENT",
+    "BOOTS_IN_TRIAL",
+    "LAUNCHER",
+    "chosen",
+    "environment_of",
+    "is_newer",
+    "launch",
+    "packaged",
+    "relaunch",
+    "state_of",
+]
 
 AGENT = "EDGELOOP_AGENT"  # the digest of the wheelhouse that runs; "": the packaged agent
 LAUNCHER = "EDGELOOP_LAUNCHER"  # JSON: the packaged agent's `python`, `version`, and `variables` to set again
@@ -168,6 +180,12 @@ def _changed(folder: Path | None) -> int:
         return (folder / "journal.json").stat().st_mtime_ns if folder is not None else 0
     except OSError:
         return 0
+
+
+def state_of(config: Path) -> Path | None:
+    """The agent's state folder; None where the config cannot be read."""
+    table = _table(config)
+    return _state(config, table) if table else None
 
 
 def _state(config: Path, table: Table) -> Path:

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgeloop_agent import launcher
+from edgeloop_agent import launcher, state_lock
 from edgeloop_agent.config import ROLLED_OUT, Config, load
 from edgeloop_agent.in_flight import DeathRecord
 from edgeloop_agent.logs import Log
 from edgeloop_agent.notify import notify
+from edgeloop_agent.state_folder import default_folder
 from edgeloop_contract.errors import UsageError
 
 HEALTHY_SECONDS = 60.0  # after which earlier crashes are forgotten
@@ -206,7 +207,9 @@ class Supervisor:
         if self.request == "reload":
             self.request = ""
             try:
-                self.own = load(self.config_path)
+                own = load(self.config_path)
+                state_lock.hold(Path(own.state) if own.state else default_folder())
+                self.own = own
             except UsageError as error:
                 self.log("error", "config has problems: the old one stays in use", why=error)
                 return ""

@@ -121,7 +121,12 @@ def _advance(database: Database, number: int, blobs: Blobs, signer: CryptoSigner
         with database.reading() as connection:
             rollout = rollout_store.find(connection, number)
             target = rollout.target
-            assessment = service.assess(connection, rollout)
+            assessment = None if service.is_withdrawn(connection, target) else service.assess(connection, rollout)
+        if assessment is None:
+            with database.writing() as connection:
+                service.halt(connection, number, target, service.WITHDRAWN)
+            outcome.actions.append(f"rollout {number} of {target}: halted: {service.WITHDRAWN}")
+            return
         move = next_move(rollout, time.time(), assessment)
         with database.writing() as connection:
             action = service.carry_out(connection, rollout, assessment, move, signer, blobs, settings)

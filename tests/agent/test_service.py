@@ -200,3 +200,28 @@ def test_a_long_recording_is_progress_as_long_as_its_windows_are_answered(inbox:
         arrive(inbox, "a.csv")  # 48 windows of 50 ms, against 1.5 s
         eventually(lambda: len(agent.lines) == WINDOWS)
         assert agent.metric("edgeloop_agent_worker_restarts_total") == 0
+
+
+def test_a_state_folder_has_one_agent(inbox: Path, tmp_path: Path) -> None:
+    config = tmp_path / "agent.toml"
+    with serving(tmp_path, WATCH) as agent:
+        other = tmp_path / "other.toml"
+        other.write_text(config.read_text())
+        for path in (config, other):  # the same config, and another one that names the same folder
+            second = command("edgeloop-agent", "serve", path)
+            says = f"{tmp_path / 'state'}: another agent (process {agent.process.pid}) runs with this state folder; stop it"
+            assert (second.returncode, says in second.stderr) == (2, True), second.stderr
+        agent.process.send_signal(signal.SIGHUP)
+        agent.wait_ready(2)
+        assert command("edgeloop-agent", "serve", other).returncode == 2  # a reload keeps it
+        apart = tmp_path / "apart.toml"
+        apart.write_text(config.read_text().replace('state = "state"', 'state = "elsewhere"'))
+        config.write_text(apart.read_text())
+        agent.process.send_signal(signal.SIGHUP)
+        agent.wait_ready(3)
+        assert command("edgeloop-agent", "serve", apart).returncode == 2  # as the folder that a reload names
+        agent.process.kill()
+        agent.process.wait()
+    with serving(tmp_path, WATCH) as agent:  # a kill leaves nothing behind
+        arrive(inbox, "a.csv")
+        eventually(lambda: len(agent.lines) >= WINDOWS)

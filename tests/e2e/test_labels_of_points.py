@@ -93,6 +93,7 @@ UNFIT: dict[str, tuple[object, str]] = {
     "too few": (persons([1, 1, 2], THREE), "'plain' has 1 points; there are head, the tail"),
     "parts of a point": (persons([1, 1], THREE), "2 numbers of keypoints"),
     "a pose of a model": (yolo_of("0 0.5 0.5 1 1 0 0 0 0.9", "kpt_shape: [1, 3]\nnames: [plain]\n"), "a model's prediction"),
+    "poses of two numbers": (yolo_of("0 0.5 0.5 1 1 0.3 0.4 0.6 0.6", "kpt_shape: [2, 3]\nnames: [plain]\n"), "4, or 10 with its points"),
     "another shape": (yolo_of("0 0.5 0.5 1 1", "kpt_shape: 17\nnames: [plain]\n"), "kpt_shape 17; it is [points, 2] or [points, 3]"),
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import command
 from hubs import Hub, running_hub
 from serving import RECORDING, Agent, eventually, write_config
 from wheels import agent_wheel, installed_wheels, kept_running
@@ -71,6 +72,8 @@ def test_a_new_agent_is_taken_and_kept_and_a_broken_one_is_given_back(hub: Hub, 
         eventually(lambda: hub.get("/api/v1/devices")[0]["heartbeat"]["agent"] == "7.0.1")
         assert "0 failed" in hub.edgeloop("rollout", "status", number)
         assert "ended with" not in agent.log  # one process all the time
+        second = command("edgeloop-agent", "serve", tmp_path / "agent.toml")
+        assert (second.returncode, "another agent (process" in second.stderr) == (2, True), second.stderr  # counts no start
 
         eventually(lambda: hub.run("tick") is not None and "done" in hub.edgeloop("rollout", "status", number))
         number = roll_out(hub, tmp_path, needed, "pi", "7.0.2", dies)

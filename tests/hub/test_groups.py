@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from asking import ask, enrolled
 from edgeloop_contract.device_groups import GroupRequest
@@ -21,7 +21,8 @@ from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.fleet import assignment, marks
 from edgeloop_hub.groups import store
 from edgeloop_hub.rollouts import evidence, rollout_store, service
-from edgeloop_hub.storage.schema import device_bundles, devices, metadata
+from edgeloop_hub.storage.fleet_tables import device_groups
+from edgeloop_hub.storage.schema import bundles, device_bundles, devices, metadata, released
 from hub_parts import NEW, Parts, parts
 from hubs import Hub, running_hub, version
 from serving import eventually, serving, write_config
@@ -99,6 +100,34 @@ def test_offers_come_in_the_window_alone_or_with_words(tmp_path: Path) -> None:
         service.start(database, "new.edgeloop", RolloutPlan([Step(label="group:gone")]), None)
 
 
+@pytest.mark.parametrize(
+    "column, words", [("tags", "lab^2"), ("windows", '["first mon 22:00-23:00"]'), ("time_zone", "Mars/North")]
+)
+def test_a_group_that_this_hub_cannot_read_keeps_no_other_device_waiting(column: str, words: str, tmp_path: Path) -> None:
+    found = parts(tmp_path)
+    for name in ("one", "other"):
+        found.device(name)
+    found.bundle("new.edgeloop", NEW)
+    with found.hub.database.writing() as database:
+        marks.tag(database, "one", ["lab"], "ada")
+    group(found, "odd", tags="lab", channel="beta", windows=["daily 00:00-24:00"])
+    with found.hub.database.writing() as database:
+        database.execute(update(device_groups).values({column: words}))  # as a later hub may have written it
+        marks.tag(database, "other", ["desk"], "ada")
+        marks.tag(database, "one", ["lab", "desk"], "ada")
+        found_group = store.find(database, "odd")
+        assert "cannot read it" in store.state_words(found_group, time.time()) and found_group.problem
+        assert store.count(database, found_group) == (0 if column == "tags" else 1)
+        kept = {row.name: row.channel for row in database.execute(select(devices.c.name, devices.c.channel))}
+    assert kept == {"one": "beta", "other": "stable"}
+    found.rollout("new.edgeloop", parse_steps("100%"))
+    assert offered(found, "other", at("2026-11-30T12:00")) == ("new.edgeloop", 0.0)
+    assert offered(found, "one", at("2026-11-30T12:00"))[0] == ""  # of another channel, and its windows are not open
+    group(found, "odd", tags="lab")
+    with found.hub.database.reading() as database:
+        assert store.find(database, "odd").problem == ""
+
+
 def test_a_bundle_is_promoted_to_another_channel(tmp_path: Path) -> None:
     found = parts(tmp_path)
     found.device("one")
@@ -111,6 +140,25 @@ def test_a_bundle_is_promoted_to_another_channel(tmp_path: Path) -> None:
         service.change(database, number, "abort", "ada")
         service.start(database, "new.edgeloop", RolloutPlan([Step(percent=100)]), None, channel="beta")
     assert offered(found, "one", time.time())[0] == "new.edgeloop"
+
+
+def test_what_was_withdrawn_is_offered_to_nobody(tmp_path: Path) -> None:
+    found = parts(tmp_path)
+    found.device("one")
+    found.bundle("old.edgeloop", "c" * 64)
+    found.bundle("new.edgeloop", NEW)
+    with found.hub.database.writing() as database:
+        database.execute(insert(released).values(channel="stable", model="m", target="old.edgeloop"))
+    number = found.rollout("new.edgeloop", parse_steps("100%"))
+    assert offered(found, "one", 0.0)[0] == "new.edgeloop"
+    found.change(bundles, bundles.c.target == "new.edgeloop", withdrawn=1.0)
+    assert offered(found, "one", 0.0)[0] == "old.edgeloop"
+    found.tick()
+    with found.hub.database.reading() as database:
+        status = service.status(database, number)
+    assert (status.state, "was withdrawn" in status.reason) == ("halted", True)
+    found.change(bundles, bundles.c.target == "old.edgeloop", withdrawn=1.0)
+    assert offered(found, "one", 0.0)[0] == ""
 
 
 def test_a_group_has_a_configuration_of_its_own_by_its_channel(tmp_path: Path) -> None:
@@ -174,6 +222,8 @@ def test_groups_by_commands(hub: Hub, tmp_path: Path) -> None:
     words = ("group", "set", "line-4", "--tags", "night and not spare")
     assert "no updates until" in hub.run(*words, "--window", "mon 00:00-00:01", "--time-zone", "Pacific/Kiritimati")
     assert hub.run("group", "show", "line-4") == "pi-3" and "line-4" in hub.run("group", "list")
+    said = hub.edgeloop("rollout", "power", target, "--steps", "label:nobody, group:line-4")
+    assert "step 1  no device is in it now" in said and "step 2  install failures" in said
     hub.edgeloop("rollout", "start", target, "--steps", "group:line-4")
     assert "target" not in ask(hub, "GET", "/api/v1/update", secret).json()
     assert "updates at any time" in hub.run(*words)

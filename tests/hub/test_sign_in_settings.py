@@ -79,10 +79,14 @@ def test_passwords_for_emergencies_only(tmp_path: Path, provider: Provider) -> N
 def test_every_fault_of_the_file_is_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "sign-in.toml").write_text(
-        'adress = "x"\n[oidc]\nissuer = 7\nclient_id = "a"\nalgorithms = ["none"]\nroles = { all = "boss" }\n'
+        'adress = "x"\n[oidc]\nissuer = 7\nclient_id = "a"\nalgorithms = ["none"]\ndefault_role = "king"\nroles = { all = "boss" }\n'
     )
     said = sentence(command("edgeloop-hub", "--data", tmp_path / "data", "serve"), 2)
-    assert all(words in said for words in ("adress: unknown setting", "oidc.issuer", "oidc.algorithms", "oidc.roles"))
+    assert all(
+        words in said
+        for words in ("adress: unknown setting", "oidc.issuer", "oidc.algorithms[0]", "known: RS256, ", "oidc.roles.all")
+    )
+    assert said.count("(known: viewer, labeller, operator, admin)") == 2
     (tmp_path / "data" / "sign-in.toml").write_text(
         '[oidc]\nissuer = "http://id.example"\nclient_id = ""\nclient_secret_file = "x"\n'
     )

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from commands import command, sentence
+from edgeloop_contract.errors import UsageError
+from edgeloop_hub.http import tracing
 from hubs import free_port, running_hub
 from serving import eventually
 
@@ -92,6 +94,21 @@ def test_a_collector_that_is_away_keeps_nobody_waiting(tmp_path: Path) -> None:
     assert (tmp_path / "hub.log").read_text().count("traces cannot be sent") == 1
 
 
-def test_an_address_that_is_none_is_one_sentence(tmp_path: Path) -> None:
+ADDRESSES = {
+    "localhost:4318": "give the collector's address for OTLP by HTTP, such as http://localhost:4318",
+    "http://": "give the collector's address",
+    "http://ada:secret@localhost:4318": "a name or password in it, which the log would show",
+    "http://localhost:4318/v1/traces": "leave /v1/traces out; it is added",
+}
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_an_address_that_is_none_is_one_sentence(address: str) -> None:
+    with pytest.raises(UsageError, match=ADDRESSES[address]) as refused:
+        tracing.check(address)
+    assert "secret" not in str(refused.value)
+
+
+def test_the_command_refuses_an_address_that_is_none(tmp_path: Path) -> None:
     done = command("edgeloop-hub", "--data", tmp_path, "serve", "--traces", "localhost:4318")
-    assert "give the collector's address for OTLP by HTTP, such as http://localhost:4318" in sentence(done, 2)
+    assert ADDRESSES["localhost:4318"] in sentence(done, 2)

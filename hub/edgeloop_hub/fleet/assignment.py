@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, select
 
 from edgeloop_contract.manifest import SCHEMA
 from edgeloop_contract.messages import MAX_OTHER_BUNDLES, Assignment, Job
@@ -83,12 +83,18 @@ def _offer_for(connection: Connection, device: EnrolledDevice, model: str, sha25
     if pinned is not None:
         return Offered(pinned)
     done = select(released.c.target).where(released.c.channel == device.channel, released.c.model == model)
-    default = connection.execute(done).scalar() or ""
+    default = connection.execute(done.where(released.c.target.in_(_not_withdrawn(model)))).scalar() or ""
     rollout = next(
         (r for r in reversed(rollout_store.open_rollouts(connection)) if r.model == model and r.channel == device.channel), None
     )
+    if rollout is not None and connection.execute(_not_withdrawn(model).where(bundles.c.target == rollout.target)).first() is None:
+        rollout = None  # a device would refuse it at each poll
     target = assigned(device.name, device.labels, sha256, default, rollout)
     return Offered(target, rollout is not None and target == rollout.target and bool(rollout.plan.despite_windows))
+
+
+def _not_withdrawn(model: str) -> Select[tuple[str]]:
+    return select(bundles.c.target).where(bundles.c.model == model, bundles.c.withdrawn.is_(None))
 
 
 def may_fetch(connection: Connection, device: EnrolledDevice, target: str) -> bool:

@@ -5,12 +5,14 @@ A device may be in several groups: each setting comes from the first of them, by
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, false, func, insert, literal, or_, select, update
 
@@ -40,10 +42,39 @@ class Group:
     at: float
 
     def closes_at(self, now: float) -> float | None:
-        return windows.closes_at([windows.parse(text) for text in self.windows], windows.zone_of(self.time_zone), now)
+        """None too where its windows cannot be read: its devices wait until they are mended."""
+        return None if self.problem else windows.closes_at([windows.parse(text) for text in self.windows], self.zone, now)
 
     def opens_at(self, now: float) -> float | None:
-        return windows.opens_at([windows.parse(text) for text in self.windows], windows.zone_of(self.time_zone), now)
+        return None if self.problem else windows.opens_at([windows.parse(text) for text in self.windows], self.zone, now)
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return windows.zone_of(self.time_zone)
+
+    @functools.cached_property
+    def rule(self) -> expression.Expression | None:
+        """None: no tags, or tags that cannot be read."""
+        try:
+            return expression.parse(self.tags) if self.tags else None
+        except UsageError:
+            return None
+
+    @functools.cached_property
+    def problem(self) -> str:
+        """Why this hub cannot read it; another version wrote it, or this machine has lost its time zone. "": it can.
+
+        One such group fails no poll: by tags that cannot be read it has nobody, and windows that cannot be read never open.
+        """
+        try:
+            if self.tags:
+                expression.parse(self.tags)
+            for text in self.windows:
+                windows.parse(text)
+            windows.zone_of(self.time_zone)
+        except UsageError as error:
+            return str(error)
+        return ""
 
 
 def listed(connection: Connection) -> list[Group]:
@@ -119,12 +150,17 @@ def set_channel(connection: Connection, device: str, channel: str, who: str) -> 
 
 
 def apply_channels(connection: Connection, device: str | None = None) -> None:
-    """Bring each device's channel up to date: its own, else the first group's that has one, else `stable`."""
+    """Bring each device's channel up to date: its own, else the first group's that has one, else `stable`.
+
+    While the tags of a group with a channel cannot be read, a device that no other group has keeps the channel that it has.
+    """
     groups = [group for group in listed(connection) if group.channel]
+    is_known = all(group.rule or not group.tags for group in groups)
     for table, name in ((devices, devices.c.name), (device_states, device_states.c.device)):
         own = select(device_channels.c.channel).where(device_channels.c.device == name).scalar_subquery()
         by_group = [(condition(group, name), literal(group.channel)) for group in groups]
-        usual: Any = case(*by_group, else_=literal(USUAL_CHANNEL)) if by_group else literal(USUAL_CHANNEL)
+        other: Any = literal(USUAL_CHANNEL) if is_known else table.c.channel
+        usual: Any = case(*by_group, else_=other) if by_group else other
         wanted = func.coalesce(own, usual)
         changed = update(table).where(table.c.channel != wanted).values(channel=wanted)
         connection.execute(changed.where(name == device) if device is not None else changed)
@@ -138,7 +174,7 @@ def condition(group: Group, device: Any) -> ColumnElement[bool]:
 
     listed_there = group_devices.c.name == group.name, group_devices.c.device == device
     named = select(group_devices.c.device).where(*listed_there).exists()
-    return or_(named, expression.condition(expression.parse(group.tags), has)) if group.tags else named
+    return or_(named, expression.condition(group.rule, has)) if group.rule else named
 
 
 def marked_condition(connection: Connection, label: str, device: Any) -> ColumnElement[bool]:
@@ -154,7 +190,7 @@ def of_device(connection: Connection, device: str) -> list[Group]:
         return []
     tags = set(connection.execute(select(device_tags.c.tag).where(device_tags.c.device == device)).scalars())
     named = set(connection.execute(select(group_devices.c.name).where(group_devices.c.device == device)).scalars())
-    return [one for one in groups if one.name in named or (one.tags and expression.matches(expression.parse(one.tags), tags))]
+    return [one for one in groups if one.name in named or (one.rule and expression.matches(one.rule, tags))]
 
 
 def with_windows(groups: Sequence[Group]) -> Group | None:
@@ -187,10 +223,12 @@ def words(asked: GroupRequest) -> str:
 
 
 def state_words(group: Group, now: float) -> str:
-    """Whether its devices take updates now, and until or from when."""
+    """Whether its devices take updates now, and until or from when, by the clock of its time zone."""
+    if group.problem:
+        return f"this hub cannot read it ({group.problem}): set it anew"
     if not group.windows:
         return "updates at any time"
-    closes, zone = group.closes_at(now), windows.zone_of(group.time_zone)
+    closes = group.closes_at(now)
     at = closes if closes is not None else group.opens_at(now)
-    local = f"{datetime.fromtimestamp(at, zone):%a %d %b %H:%M}" if at is not None else "never"
+    local = f"{datetime.fromtimestamp(at, group.zone):%a %d %b %H:%M} {group.time_zone}" if at is not None else "never"
     return f"updates now, until {local}" if closes is not None else f"no updates until {local}"

@@ -6,13 +6,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from sqlalchemy import Engine, event
 
 from edgeloop_contract.errors import UsageError
+from edgeloop_hub.settings_file import is_address
 
 __all__ = ["Tracing", "check", "tracing"]
 
+PATH = "/v1/traces"
 MISSING = "--traces: OpenTelemetry is not installed here; pip install 'edgeloop[tracing]'"
 NOT_TRACED = ["^/healthz$", "^/metrics$", r"\.(css|js)$", "^/live$"]  # what is asked all the time, and a stream that stays open
 SEND_SECONDS = 5  # for one batch to arrive
@@ -23,8 +26,12 @@ LOG = logging.getLogger("edgeloop_hub")
 
 def check(endpoint: str) -> None:
     """Raises UsageError where traces cannot be sent there."""
-    if not endpoint.startswith(("http://", "https://")):
+    if not is_address(endpoint):
         raise UsageError(f"--traces {endpoint}: give the collector's address for OTLP by HTTP, such as http://localhost:4318")
+    if "@" in urlsplit(endpoint).netloc:
+        raise UsageError("--traces: the address has a name or password in it, which the log would show; leave them out")
+    if endpoint.rstrip("/").endswith(PATH):
+        raise UsageError(f"--traces {endpoint}: leave {PATH} out; it is added")
     try:
         import litestar.plugins.opentelemetry  # noqa: F401
         import opentelemetry.exporter.otlp.proto.http  # noqa: F401
@@ -53,7 +60,7 @@ def tracing(endpoint: str, engine: Engine) -> Tracing:
 
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
     provider = TracerProvider(resource=Resource.create({"service.name": "edgeloop-hub"}))
-    exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=SEND_SECONDS)
+    exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}{PATH}", timeout=SEND_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(_told(exporter, endpoint), max_queue_size=QUEUE, max_export_batch_size=BATCH))
     _trace_statements(engine, provider.get_tracer("edgeloop_hub.database"))
     plugin = OpenTelemetryPlugin(OpenTelemetryConfig(tracer_provider=provider, exclude=NOT_TRACED))

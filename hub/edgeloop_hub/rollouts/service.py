@@ -31,6 +31,7 @@ from edgeloop_hub.storage.schema import bundles, released, rollouts
 from edgeloop_hub.updates import registry, signing
 
 LOG = logging.getLogger("edgeloop_hub")
+WITHDRAWN = "it was withdrawn, and is offered to nobody: abort this rollout"
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,12 @@ def carry_out(
     return outcome
 
 
+def is_withdrawn(connection: Connection, target: str) -> bool:
+    return connection.execute(select(bundles.c.withdrawn).where(bundles.c.target == target)).scalar() is not None
+
+
 def halt(connection: Connection, number: int, target: str, reason: str) -> None:
-    """Stop a running rollout that cannot be judged, whatever the reason."""
+    """Stop a running rollout that cannot be judged, or whose target was withdrawn."""
     running = update(rollouts).where(rollouts.c.id == number, rollouts.c.state == "running")
     if connection.execute(running.values(state="halted", reason=reason)).rowcount:
         event_log.record(connection, "rollout halted", reason, target, number)

@@ -149,7 +149,7 @@ def withdraw(target: str, hub: str, ca_file: str, folder: Path, passphrase: bool
     if target not in targets.targets:
         raise UsageError(f"{target}: is not published; there is {', '.join(sorted(targets.targets)) or 'nothing'}")
     release.sign(keys, client, targets, release.without(targets, target))
-    click.echo(f"{target}: withdrawn")
+    click.echo(f"{target}: withdrawn; devices that run it go on with it until another version is released or rolled out")
 
 
 @click.command("export-updates", epilog=EXIT_CODES)

@@ -117,7 +117,7 @@ def import_labels(file: Path, who: str, empty: bool, hub: str, ca_file: str) -> 
     click.echo(f"{file}: {len(told)} labels, {settled} samples settled by them")
     for what, count in left_out.items():
         if count:
-            click.echo(f"{count} {what} left out")
+            click.echo(f"{count} {what}")
 
 
 def _pages(told: list[LabelAssignment]) -> Iterator[list[LabelAssignment]]:

@@ -60,7 +60,7 @@ def start(
     keys, client = open_keys(folder, passphrase) if on_breach == "return" else None, open_hub(hub, ca_file)
     renewal.warn(client)
     with contextlib.suppress(NetworkError):  # an earlier hub says nothing of it
-        _say_power(release.power(client, target, steps, soak_minutes, limits, channel), err=True)
+        _say_power(release.power(client, target, steps, soak_minutes, limits, channel), steps, err=True)
     number = release.start(client, target, steps, soak_minutes, limits, keys, channel, despite_windows)
     click.echo(f"rollout {number} of {target} has begun; edgeloop rollout status {number} shows how it goes")
 
@@ -76,12 +76,18 @@ def power(target: str, hub: str, ca_file: str, steps: str, soak_minutes: float, 
     """What each gate could find in each step of such a rollout. Nothing begins."""
     from edgeloop_pipeline.fleet import release
 
-    _say_power(release.power(open_hub(hub, ca_file), target, steps, soak_minutes, gate_limits(gates)))
+    _say_power(release.power(open_hub(hub, ca_file), target, steps, soak_minutes, gate_limits(gates)), steps)
 
 
-def _say_power(told: list[GatePower], err: bool = False) -> None:
-    for one in told:
-        click.echo(f"  step {one.step}  {one.gate:18}{one.text}", err=err)
+def _say_power(told: list[GatePower], steps: str, err: bool = False) -> None:
+    from edgeloop_contract.rollout import parse_steps
+
+    for number, step in enumerate(parse_steps(steps), 1):
+        found = [one for one in told if one.step == number]
+        for one in found:
+            click.echo(f"  step {number}  {one.gate:18}{one.text}", err=err)
+        if not found:
+            click.echo(f"  step {number}  no device is in it now ({step}): it waits until one is", err=err)
 
 
 def gate_limits(words: tuple[str, ...]) -> GateLimits:

@@ -50,7 +50,10 @@ class Marks:
 
 
 def assignments(said: Marks, known: SampleAnnotations, left_out: Counter[str]) -> list[LabelAssignment]:
-    """What to tell the hub. `left_out`: counts what says nothing, in words. Raises DataError for what does not fit the sample."""
+    """What to tell the hub. `left_out`: counts what says nothing, and what became of it, in words.
+
+    Raises DataError for what does not fit the sample.
+    """
     where = f"{said.device}-{said.key}"
     if not known.part:
         return [LabelAssignment(said.device, said.key, mark.label) for mark in said.marks]
@@ -73,13 +76,13 @@ def assignments(said: Marks, known: SampleAnnotations, left_out: Counter[str]) -
         annotation = Annotation(labels=list(dict.fromkeys(mark.label for mark in said.marks)))
     elif known.part == "boxes":
         boxes = [_box(mark, height, width, where) for mark in said.marks]
-        left_out["boxes without area"] += boxes.count(None)
+        left_out["boxes without area: left out"] += boxes.count(None)
         placed = [
             msgspec.structs.replace(box, points=_placed(mark, known, where))
             for box, mark in zip(boxes, said.marks, strict=True) if box is not None
         ]  # fmt: skip
         if known.points:
-            left_out["boxes of which it says no points"] += sum(box.points is None for box in placed)
+            left_out["boxes without points: kept, their points are not known"] += sum(box.points is None for box in placed)
         annotation = Annotation(boxes=placed)
     else:
         annotation = Annotation(masks=_masks(said.marks, known, where))

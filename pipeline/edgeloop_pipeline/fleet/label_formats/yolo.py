@@ -156,6 +156,11 @@ def _mark(line: str, names: dict[int, str], points: tuple[int, int], where: str)
         rows = [values[i : i + each] for i in range(4, len(values), max(each, 1))]
         placed = [(row[0], row[1], row[2] if each == 3 else 2.0 * any(row)) for row in rows]
         return Mark(label, box=(x - width / 2, y - height / 2, x + width / 2, y + height / 2), points=placed or None)
+    if count:  # a pose of another shape would else be read as a polygon
+        raise DataError(
+            f"{where}: {line[:80]!r} has {len(values)} numbers behind its label; with kpt_shape"
+            f" [{count}, {each}] of data.yaml a box has 4, or {4 + count * each} with its points"
+        )
     if len(values) < 6 or len(values) % 2:
         raise DataError(f"{where}: {line[:80]!r} is neither a box nor a polygon")
     return Mark(label, polygons=[values])
