@@ -9,10 +9,11 @@ from typing import Any
 from litestar import Controller, Request, Response, get, post
 from litestar.datastructures import State
 from litestar.exceptions import ClientException, NotAuthorizedException, NotFoundException, TooManyRequestsException
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.response import Stream
 from sqlalchemy import select
 
-from edgeloop_contract.messages import READS_HEADER, Assignment, Enrolled, Enrolment, Report
+from edgeloop_contract.messages import READS_HEADER, REDIRECTS_HEADER, Assignment, Enrolled, Enrolment, Report
 from edgeloop_hub import event_log
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import asking, client_of, is_device, may_read_updates
@@ -99,9 +100,13 @@ class Devices(Controller):
         guards=[may_read_updates],
         sync_to_thread=True,
         raises=[NotAuthorizedException, NotFoundException],
+        responses={307: ResponseSpec(None, generate_examples=False, description="the bytes are at the signed address in Location")},
     )
-    def target(self, file: str, state: State, request: Request[Any, Any, Any]) -> Stream:
-        """A bundle that this device is to run or to measure, or a delta to it, whole or from a byte on (Range)."""
+    def target(self, file: str, state: State, request: Request[Any, Any, Any]) -> Response[Any]:
+        """A bundle that this device is to run or to measure, or a delta to it, whole or from a byte on (Range).
+
+        Agents that say that they follow redirects are sent to the object store, where there is one.
+        """
         sha256, _, name = file.partition(".")
         with state.hub.database.reading() as database:
             row = database.execute(select(bundles.c.bytes, bundles.c.sha256).where(bundles.c.target == name)).first()
@@ -111,6 +116,10 @@ class Devices(Controller):
             allowed = device is None or assignment.may_fetch(database, device, leads_to)
             if row is None or row.sha256 != sha256 or not allowed:
                 raise NotFoundException("there is no such bundle for this device")
+        settings = state.hub.settings
+        follows = settings.bundle_redirects and request.headers.get(REDIRECTS_HEADER.lower()) == "1"
+        if follows and (address := state.hub.blobs.address(f"bundles/{sha256}", settings.bundle_address_seconds)):
+            return Response(b"", status_code=307, headers={"Location": address}, media_type="application/octet-stream")
         begins = _begins(request.headers.get("range", ""), row.bytes)
         headers = {"Accept-Ranges": "bytes", "Content-Length": str(row.bytes - begins)}
         if begins:
