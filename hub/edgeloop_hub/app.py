@@ -86,7 +86,7 @@ def build(hub: Hub) -> Litestar:
             _up_to(MAX_FORM_BYTES, *(route for module in PAGES for route in module.HANDLERS)),
             _up_to(MAX_ANNOTATION_BYTES, *annotation_pages.HANDLERS),
         ],
-        state=State({"hub": hub, "service": TailService(hub), "changes": live.Changes()}),
+        state=State({"hub": hub, "service": TailService(hub), "changes": live.Changes(), **device_api.together(hub)}),
         request_max_body_size=MAX_FORM_BYTES,
         openapi_config=OpenAPIConfig(
             title="edgeloop hub",

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, select
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, Row, and_, bindparam, exists, func, or_, select
 
 from edgeloop_contract.manifest import SCHEMA
 from edgeloop_contract.messages import MAX_OTHER_BUNDLES, Assignment, Job
+from edgeloop_hub.auth import accounts, secret_digests
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.fleet import marks, other_bundles
 from edgeloop_hub.rollouts import rollout_store
-from edgeloop_hub.rollouts.policy import assigned
+from edgeloop_hub.rollouts.policy import OPEN, Rollout, assigned
 from edgeloop_hub.samples import labelling
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.storage.schema import bundles, jobs, released
+from edgeloop_hub.storage.fleet_tables import device_pins
+from edgeloop_hub.storage.schema import bundles, device_bundles, devices, jobs, recordings, released, rollouts, signed
 from edgeloop_hub.updates.registry import schema_of
 
 
@@ -33,6 +39,75 @@ def assignment(connection: Connection, device: EnrolledDevice, settings: Setting
         needs_upgrade=later[0] if later else "", job=Job(id=job.id, target=job.target) if job else None,
         recordings=wanted,
     )  # fmt: skip
+
+
+class Poll(NamedTuple):
+    """What one query says of a device that polls. `target`: what it is to run; None: only `assignment` can tell.
+
+    `targets_version`: of the newest signed targets.
+    """
+
+    device: EnrolledDevice
+    targets_version: int
+    target: str | None
+
+
+_ROLLOUT = (rollouts.c.plan, rollouts.c.state, rollouts.c.step, rollouts.c.step_began)
+_OPEN = rollouts.alias()
+_NEWEST_OPEN = (
+    select(func.max(_OPEN.c.id))
+    .where(_OPEN.c.state.in_(OPEN), _OPEN.c.channel == devices.c.channel, _OPEN.c.model == devices.c.model)
+    .correlate(devices)
+    .scalar_subquery()
+)
+_POLLS = (
+    select(
+        devices.c.credential, *accounts.IDENTITY,
+        select(func.max(signed.c.version)).where(signed.c.role == "targets").scalar_subquery().label("targets_version"),
+        or_(
+            exists().where(device_bundles.c.device == devices.c.name), exists().where(device_pins.c.device == devices.c.name),
+            exists().where(jobs.c.device == devices.c.name, jobs.c.state == "waiting"),
+            exists().where(recordings.c.device == devices.c.name, recordings.c.released.is_(None)),
+        ).label("special"),
+        released.c.target.label("released"), rollouts.c.id.label("rollout"), rollouts.c.target, *_ROLLOUT,
+        bundles.c.sha256.label("target_sha256"),
+    )
+    .outerjoin(released, and_(released.c.channel == devices.c.channel, released.c.model == devices.c.model))
+    .outerjoin(rollouts, rollouts.c.id == _NEWEST_OPEN)
+    .outerjoin(bundles, bundles.c.target == rollouts.c.target)
+    .where(devices.c.credential.in_(bindparam("digests", expanding=True)), devices.c.revoked.is_(None))
+)  # fmt: skip
+
+
+def polls(connection: Connection, secrets: Sequence[str]) -> list[Poll | None]:
+    """Of the device of each credential; None where there is none, or it was revoked."""
+    digests = [secret_digests.digest(secret) for secret in secrets]
+    rows = {row.credential: row for row in connection.execute(_POLLS, {"digests": digests})}
+    return [_poll(rows[digest]) if digest in rows else None for digest in digests]
+
+
+def _poll(row: Row[Any]) -> Poll | None:
+    device = accounts.identified(row)
+    if device is None:
+        return None
+    target = None if row.special else _target(device, row) if device.model else ""
+    return Poll(device, row.targets_version or 0, target)
+
+
+def _target(device: EnrolledDevice, row: Row[Any]) -> str | None:
+    """As `target_for` of a device without a pin. None: the newest rollout cannot be read."""
+    rollout = None
+    if row.rollout is not None:
+        try:
+            plan = rollout_store.plan_of(row.plan)
+        except (msgspec.MsgspecError, RecursionError):
+            return None
+        if row.target_sha256 is None:
+            return None
+        rollout = Rollout(
+            row.rollout, device.channel, device.model, row.target, row.target_sha256, plan, row.state, row.step, row.step_began
+        )
+    return assigned(device.name, device.labels, device.sha256, row.released or "", rollout)
 
 
 def _may_read(connection: Connection, target: str, reads: int) -> bool:

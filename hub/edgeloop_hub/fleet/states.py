@@ -1,14 +1,16 @@
-"""A device's kept row: what its last report says of it, in the words of the fleet page."""
+"""Devices' kept rows: what its last report says of it, in the words of the fleet page."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, select
 
 from edgeloop_contract.messages import DriftReport, Event, Heartbeat, Report
 from edgeloop_hub.storage.device_rows import SILENT_SECONDS, row_of
 from edgeloop_hub.storage.fleet_tables import device_states
+from edgeloop_hub.storage.many_rows import update_rows
 from edgeloop_hub.storage.schema import devices
 
 DAY = 86400.0
@@ -17,13 +19,34 @@ NOT_TAKEN = ("refused", "failed", "rolled-back", "untrusted", "no-room")  # even
 TAKEN = ("committed",)
 
 
-def keep(connection: Connection, device: str, report: Report, now: float) -> None:
-    """Bring the row up to date, in the transaction that stores the report."""
-    row = connection.execute(select(device_states).where(device_states.c.device == device)).first()
-    if row is None:  # enrolled by an earlier release
-        source = connection.execute(select(devices).where(devices.c.name == device)).one()
-        connection.execute(insert(device_states).values(**row_of(source)))
-        row = connection.execute(select(device_states).where(device_states.c.device == device)).one()
+CHANGING = (  # columns that reports change
+    "seen", "silent_after", "model", "version", "sha256", "latency_us", "memory_bytes", "celsius", "crashes", "crashed",
+    "crashes_of_day", "refused", "refused_target", "refused_why", "refused_at", "drift", "drifting", "cause", "agent",
+)  # fmt: skip
+
+
+def keep(connection: Connection, reports: Mapping[str, Report], now: float) -> None:
+    """Bring the rows of these devices up to date, in the transaction that stores their reports."""
+    if not reports:
+        return
+    rows = _rows(connection, reports)
+    if missing := [name for name in reports if name not in rows]:  # enrolled by an earlier release
+        sources = connection.execute(select(devices).where(devices.c.name.in_(missing))).all()
+        connection.execute(insert(device_states), [row_of(source) for source in sources])
+        rows |= _rows(connection, missing)
+    changed = []
+    for name in sorted(reports):
+        values = _values(rows[name], reports[name], now)
+        changed.append({"device": name, **{column: values.get(column, getattr(rows[name], column)) for column in CHANGING}})
+    update_rows(connection, device_states, ("device",), changed)
+
+
+def _rows(connection: Connection, names: Iterable[str]) -> dict[str, Row[Any]]:
+    found = connection.execute(select(device_states).where(device_states.c.device.in_(list(names))))
+    return {row.device: row for row in found}
+
+
+def _values(row: Row[Any], report: Report, now: float) -> dict[str, Any]:
     values: dict[str, Any] = {"seen": now, "silent_after": max(row.silent_after, now + SILENT_SECONDS)}
     if report.heartbeat is not None:
         values |= _of_beat(row, report.heartbeat, now)
@@ -31,7 +54,7 @@ def keep(connection: Connection, device: str, report: Report, now: float) -> Non
         values |= _of_event(event, now)
     if report.drift is not None:
         values |= _of_drift(report.drift)
-    connection.execute(update(device_states).where(device_states.c.device == device).values(**values))
+    return values
 
 
 def _of_beat(row: Row[Any], beat: Heartbeat, now: float) -> dict[str, Any]:

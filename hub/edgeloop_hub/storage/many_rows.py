@@ -1,0 +1,24 @@
+"""Many rows of a table changed at once: the statements go to the database together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, Table, Update, bindparam, update
+
+
+def update_rows(connection: Connection, table: Table, keys: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Each row names its `keys` and the columns that change, in the order in which they are locked."""
+    by_columns: dict[frozenset[str], list[dict[str, Any]]] = {}
+    for row in rows:
+        values = {f"this_{name}" if name in keys else name: value for name, value in row.items()}
+        by_columns.setdefault(frozenset(row), []).append(values)
+    for values_of_some in by_columns.values():
+        connection.execute(_statement(table, tuple(keys)), values_of_some)
+
+
+@lru_cache(64)
+def _statement(table: Table, keys: tuple[str, ...]) -> Update:
+    return update(table).where(*(table.c[name] == bindparam(f"this_{name}") for name in keys))
