@@ -12,7 +12,7 @@ from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_contract.hub_messages import TokenSummary
@@ -285,7 +285,7 @@ def devices_of(connection: Connection, secrets: Sequence[str]) -> list[EnrolledD
     return [identified(rows[digest]) if digest in rows else None for digest in digests]
 
 
-def identified(row: Row[Any]) -> EnrolledDevice | None:
+def identified(row: Any) -> EnrolledDevice | None:
     """`row`: with the columns of IDENTITY."""
     if row.name in RESERVED or not NAME.fullmatch(row.name):  # an earlier release may have let it in
         return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.settings import Settings
@@ -31,7 +31,7 @@ def charge(connection: Connection, device: EnrolledDevice, settings: Settings, n
     return values is not None
 
 
-def charged(row: Row[Any], settings: Settings, now: float, rows: int, size: int) -> dict[str, Any] | None:
+def charged(row: Any, settings: Settings, now: float, rows: int, size: int) -> dict[str, Any] | None:
     """The device's COLUMNS with one more message; None: over the quota."""
     fresh = not row.quota_from <= now <= row.quota_from + HOUR
     used, has_rows, has_bytes = (0, 0, 0) if fresh else (row.quota_used, row.quota_rows, row.quota_bytes)

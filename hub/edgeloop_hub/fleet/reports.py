@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Row, insert, select, tuple_, update
+from sqlalchemy import Connection, bindparam, exists, select, update
 
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.messages import Heartbeat, JobResult, Report, too_deep
@@ -22,9 +22,20 @@ from edgeloop_hub.rollouts import evidence
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.deletion import Old
-from edgeloop_hub.storage.many_rows import update_rows
+from edgeloop_hub.storage.fleet_tables import device_bundles, device_states
+from edgeloop_hub.storage.many_rows import insert_new, update_rows
 from edgeloop_hub.storage.schema import devices, heartbeats, jobs
 
+_ROWS = (
+    select(
+        devices.c.name, devices.c.machine, *quota.COLUMNS, *states.COLUMNS,
+        exists().where(device_bundles.c.device == devices.c.name).label("has_others"),
+    )
+    .outerjoin(device_states, device_states.c.device == devices.c.name)
+    .where(devices.c.name.in_(bindparam("names", expanding=True)))
+    .order_by(devices.c.name)
+    .with_for_update(of=devices)
+)  # fmt: skip
 MAX_EVENTS, MAX_OTHERS = 5, 3  # of a report that is stored with those of other devices
 
 
@@ -80,21 +91,23 @@ def store_all(connection: Connection, came: Sequence[Came], settings: Settings) 
         if charged is not None:
             counted[device.name] = charged
             believed.append(one)
-    there = _there(connection, believed)
-    new = [one for one in believed if (one.device.name, one.report.key) not in there]
+    beats = [
+        {"device": one.device.name, "key": one.report.key, "at": one.at, "sha256": one.beat.sha256[:64], "body": one.body}
+        for one in believed
+    ]
+    inserted = insert_new(connection, heartbeats, beats)
+    new = [one for one in believed if (one.device.name, one.report.key) in inserted]
+    states.keep(connection, {one.device.name: one.report for one in new}, rows, now)  # first: it may read what was reported before
     for one in new:
         counted[one.device.name] |= _changes(one, rows[one.device.name], now)
-    states.keep(connection, {one.device.name: one.report for one in new}, now)  # first: it may read what was reported before
     update_rows(connection, devices, ("name",), ({"name": name, **counted[name]} for name in sorted(counted)))
-    if new:
-        _keep(connection, new, now)
+    _keep(connection, new, rows, now)
     return stored
 
 
-def _locked(connection: Connection, names: Iterable[str]) -> dict[str, Row[Any]]:
+def _locked(connection: Connection, names: Iterable[str]) -> dict[str, Any]:
     """Devices' rows, which nobody else changes meanwhile; locked in one order, so that no two transactions wait for each other."""
-    query = select(devices.c.name, devices.c.machine, *quota.COLUMNS).where(devices.c.name.in_(list(names)))
-    return {row.name: row for row in connection.execute(query.order_by(devices.c.name).with_for_update())}
+    return {row.name: row for row in connection.execute(_ROWS, {"names": list(names)})}
 
 
 def _believed(device: EnrolledDevice, report: Report, now: float) -> _Believed:
@@ -112,16 +125,7 @@ def _size(one: _Believed) -> int:
     return size + quota.encoded_bytes([report.drift, report.job, *report.others])
 
 
-def _there(connection: Connection, believed: Sequence[_Believed]) -> set[tuple[str, str]]:
-    """Devices and keys of reports that are stored already."""
-    if not believed:
-        return set()
-    keys = [(one.device.name, one.report.key) for one in believed]
-    query = select(heartbeats.c.device, heartbeats.c.key).where(tuple_(heartbeats.c.device, heartbeats.c.key).in_(keys))
-    return {(row.device, row.key) for row in connection.execute(query)}
-
-
-def _changes(one: _Believed, row: Row[Any], now: float) -> dict[str, Any]:
+def _changes(one: _Believed, row: Any, now: float) -> dict[str, Any]:
     """Of the device's row."""
     if one.report.heartbeat is None:
         return {"last_seen": now}
@@ -132,19 +136,15 @@ def _changes(one: _Believed, row: Row[Any], now: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _keep(connection: Connection, new: Sequence[_Believed], now: float) -> None:
+def _keep(connection: Connection, new: Sequence[_Believed], rows: Mapping[str, Any], now: float) -> None:
     """What reports say, where it belongs."""
-    beats = [
-        {"device": one.device.name, "key": one.report.key, "at": one.at, "sha256": one.beat.sha256[:64], "body": one.body}
-        for one in new
-    ]
-    connection.execute(insert(heartbeats), beats)
     told = list[evidence.Told]()
     others = dict[str, dict[str, Heartbeat]]()
     for one in sorted(new, key=lambda one: one.device.name):
         if one.report.heartbeat is not None:
             said = other_bundles.said(one.beat.model, [plausible(other, now) for other in one.report.others])
-            others[one.device.name] = said
+            if said or rows[one.device.name].has_others:
+                others[one.device.name] = said
             told += [evidence.Told(one.device.name, one.device.channel, beat) for beat in (one.beat, *said.values())]
     evidence.keep(connection, told)
     if others:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, insert, select
 
 from edgeloop_contract.messages import DriftReport, Event, Heartbeat, Report
 from edgeloop_hub.storage.device_rows import SILENT_SECONDS, row_of
@@ -25,28 +26,28 @@ CHANGING = (  # columns that reports change
 )  # fmt: skip
 
 
-def keep(connection: Connection, reports: Mapping[str, Report], now: float) -> None:
-    """Bring the rows of these devices up to date, in the transaction that stores their reports."""
-    if not reports:
-        return
-    rows = _rows(connection, reports)
-    if missing := [name for name in reports if name not in rows]:  # enrolled by an earlier release
-        sources = connection.execute(select(devices).where(devices.c.name.in_(missing))).all()
-        connection.execute(insert(device_states), [row_of(source) for source in sources])
-        rows |= _rows(connection, missing)
+COLUMNS = tuple(device_states.c[name].label(f"state_{name}") for name in CHANGING)
+
+
+def keep(connection: Connection, reports: Mapping[str, Report], rows: Mapping[str, Any], now: float) -> None:
+    """Bring the rows of these devices up to date, in the transaction that stores their reports. `rows`: with COLUMNS, by device."""
     changed = []
     for name in sorted(reports):
-        values = _values(rows[name], reports[name], now)
-        changed.append({"device": name, **{column: values.get(column, getattr(rows[name], column)) for column in CHANGING}})
+        kept = {column: rows[name]._mapping[f"state_{column}"] for column in CHANGING}
+        if kept["silent_after"] is None:  # there is no row: enrolled by an earlier release
+            kept = _adopted(connection, name)
+        changed.append({"device": name, **kept, **_values(SimpleNamespace(**kept), reports[name], now)})
     update_rows(connection, device_states, ("device",), changed)
 
 
-def _rows(connection: Connection, names: Iterable[str]) -> dict[str, Row[Any]]:
-    found = connection.execute(select(device_states).where(device_states.c.device.in_(list(names))))
-    return {row.device: row for row in found}
+def _adopted(connection: Connection, name: str) -> dict[str, Any]:
+    source = connection.execute(select(devices).where(devices.c.name == name)).one()
+    connection.execute(insert(device_states).values(**row_of(source)))
+    row = connection.execute(select(device_states).where(device_states.c.device == name)).one()
+    return {column: row._mapping[column] for column in CHANGING}
 
 
-def _values(row: Row[Any], report: Report, now: float) -> dict[str, Any]:
+def _values(row: SimpleNamespace, report: Report, now: float) -> dict[str, Any]:
     values: dict[str, Any] = {"seen": now, "silent_after": max(row.silent_after, now + SILENT_SECONDS)}
     if report.heartbeat is not None:
         values |= _of_beat(row, report.heartbeat, now)
@@ -57,7 +58,7 @@ def _values(row: Row[Any], report: Report, now: float) -> dict[str, Any]:
     return values
 
 
-def _of_beat(row: Row[Any], beat: Heartbeat, now: float) -> dict[str, Any]:
+def _of_beat(row: SimpleNamespace, beat: Heartbeat, now: float) -> dict[str, Any]:
     """The interval is believed up to a day: a device cannot say that it will report in a year."""
     new = beat.crashes - row.crashes if beat.crashes >= row.crashes else beat.crashes  # the count begins again with the agent
     recent = row.crashed is not None and now - row.crashed < DAY

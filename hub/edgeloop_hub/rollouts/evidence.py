@@ -110,7 +110,7 @@ def keep(connection: Connection, told: Sequence[Told]) -> None:
     if not open_ones:
         return
     kept = _kept_rows(connection, [row.id for row in open_ones], {one.device for one in told})
-    new, changed = [], []
+    new, changed = list[dict[str, Any]](), list[dict[str, Any]]()
     for one in told:
         for rollout in open_ones:
             if (rollout.channel, rollout.model) != (one.channel, one.beat.model):

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Table, Update, bindparam, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 
 def update_rows(connection: Connection, table: Table, keys: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -19,6 +20,19 @@ def update_rows(connection: Connection, table: Table, keys: Sequence[str], rows:
         connection.execute(_statement(table, tuple(keys)), values_of_some)
 
 
+def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> set[tuple[Any, ...]]:
+    """Insert those rows that are not there yet; returns the primary keys of these."""
+    if not rows:
+        return set()
+    return {tuple(row) for row in connection.execute(_insert(table, connection.dialect.name), rows)}
+
+
 @lru_cache(64)
 def _statement(table: Table, keys: tuple[str, ...]) -> Update:
     return update(table).where(*(table.c[name] == bindparam(f"this_{name}") for name in keys))
+
+
+@lru_cache(64)
+def _insert(table: Table, dialect: str) -> Any:
+    insert: Any = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    return insert(table).on_conflict_do_nothing().returning(*table.primary_key.columns)
