@@ -16,7 +16,7 @@ import urllib3
 from sqlalchemy import insert
 
 from edgeloop_contract.manifest import SCHEMA
-from edgeloop_contract.messages import Report
+from edgeloop_contract.messages import Assignment, Report
 from edgeloop_contract.rollout import Step
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.fleet import assignment, jobs, marks, other_bundles, reports
@@ -100,7 +100,7 @@ def test_a_poll_is_told_what_the_whole_rules_say(hub: Parts) -> None:
                 assert poll is not None and poll.device.name == name and poll.targets_version == 1
                 whole = assignment.assignment(database, poll.device, hub.hub.settings, SCHEMA)
                 if poll.target is not None:
-                    assert whole == assignment.Assignment(target=poll.target), name
+                    assert whole == Assignment(target=poll.target), name
                     quick += 1
                 else:
                     assert name in ("pinned", "measured", "several", "labelled")

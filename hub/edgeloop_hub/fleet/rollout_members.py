@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 
 from edgeloop_hub.rollouts.policy import Rollout
 from edgeloop_hub.storage.fleet_tables import device_pins, device_states, device_tags
+from edgeloop_hub.storage.many_rows import read_in_parts
 
 Who = Literal["in", "late", "failed"]
 PAGE = 50
@@ -100,7 +101,6 @@ def _inside(connection: Connection, rollout: Rollout, query: Select[Any]) -> Ite
     ]
     elsewhere = and_(device_pins.c.device == s.device, device_pins.c.target != rollout.target)
     free = query.where(~select(device_pins.c.device).where(elsewhere).exists())
-    rows = connection.execution_options(yield_per=CHUNK).execute(free.add_columns(*has))
-    for row in rows:
+    for row in read_in_parts(connection, free.add_columns(*has), s.device, CHUNK):
         if rollout.cohort_has(row.device, [label for number, label in enumerate(labels) if row._mapping[f"has_{number}"]]):
             yield row

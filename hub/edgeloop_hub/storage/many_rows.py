@@ -1,12 +1,12 @@
-"""Many rows of a table changed at once: the statements go to the database together."""
+"""Many rows of a table: changed at once, or read some at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Table, Update, bindparam, update
+from sqlalchemy import Column, Connection, Row, Select, Table, Update, bindparam, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 
@@ -25,6 +25,20 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str,
     if not rows:
         return set()
     return {tuple(row) for row in connection.execute(_insert(table, connection.dialect.name), rows)}
+
+
+def read_in_parts(connection: Connection, query: Select[Any], by: Column[Any], size: int) -> Iterator[Row[Any]]:
+    """Rows in the order of `by`, a unique one of the query's columns, `size` at a time.
+
+    Without a cursor of the database: PostgreSQL has those in transactions alone, and reads take none.
+    """
+    part = query
+    while True:
+        rows = connection.execute(part.order_by(None).order_by(by).limit(size)).all()
+        yield from rows
+        if len(rows) < size:
+            return
+        part = query.where(by > rows[-1]._mapping[by])
 
 
 @lru_cache(64)
