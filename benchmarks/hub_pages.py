@@ -91,8 +91,9 @@ def sizes(address: str) -> Iterator[Row]:
         for table, column in DEVICE_COLUMNS.items():
             rows = connection.execute(select(func.count()).select_from(table)).scalar_one()
             size = connection.execute(text("SELECT pg_total_relation_size(:name)"), {"name": table.name}).scalar_one()
-            devices_of = connection.execute(select(func.count(distinct(table.c[column])))).scalar_one()
-            yield Row(f"… {table.name}: bytes a row; rows a device that has any", round(size / rows), f"B; {rows / devices_of:.1f}")
+            many = connection.execute(select(func.count(distinct(table.c[column])))).scalar_one()
+            if rows:
+                yield Row(f"… {table.name}: bytes a row; rows a device that has any", round(size / rows), f"B; {rows / many:.1f}")
     database.engine.dispose()
 
 

@@ -149,6 +149,12 @@ def _keep(connection: Connection, new: Sequence[_Believed], rows: Mapping[str, A
     evidence.keep(connection, told)
     if others:
         other_bundles.keep(connection, others, now)
+    drifts = [
+        drift_reports.Told(one.device.name, one.report.key, one.report.drift, one.at) for one in new if one.report.drift is not None
+    ]
+    if drifts:
+        drift_reports.keep(connection, drifts)
+        kept.keep(connection, {told.device: told.report for told in drifts}, now)
     for one in new:
         _keep_rest(connection, one, now)
 
@@ -159,9 +165,6 @@ def _keep_rest(connection: Connection, one: _Believed, now: float) -> None:
         logs.keep(connection, device, report.log, now)
     for event in report.events:
         event_log.record_of_device(connection, device, event, now)
-    if report.drift is not None:
-        drift_reports.keep(connection, device, report.key, report.drift, one.at)
-        kept.keep(connection, device, report.drift, now)
     if report.job is not None:
         _keep_result(connection, device, report.job, now)
 
