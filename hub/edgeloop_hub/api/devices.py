@@ -104,7 +104,7 @@ class Devices(Controller):
         """What the device should run and send. With the ETag of the last answer: 304 while that answer holds."""
         poll: assignment.Poll = request.scope["poll"]  # type: ignore[typeddict-item]
         reads = _reads(request)
-        if poll.target is None or reads < SCHEMA:
+        if poll.target is None or (poll.target and reads < SCHEMA):
             offer, version = await asyncio.to_thread(_offer, state.hub, poll.device, reads)
         else:
             offer, version = Assignment(target=poll.target), poll.targets_version
