@@ -146,7 +146,7 @@ def test_every_page_and_the_audit_log_on_postgresql(tmp_path: Path) -> None:
             "/rollouts/1",
             "/versions",
             "/drift",
-            "/labels",
+            "/queue",
             "/alerts",
             "/events",
             "/people",

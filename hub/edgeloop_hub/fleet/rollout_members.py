@@ -14,7 +14,7 @@ from edgeloop_hub.storage.many_rows import read_in_parts
 
 Who = Literal["in", "late", "failed"]
 PAGE = 50
-CHUNK = 1000  # rows that are read at a time while late devices are looked for
+CHUNK = 10_000  # rows that are read at a time while late devices are looked for
 s = device_states.c
 
 
