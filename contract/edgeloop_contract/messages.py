@@ -30,12 +30,13 @@ from edgeloop_contract.field_types import (
 )
 
 __all__ = [
-    "MAX_LABELS", "MAX_LOG_LINE", "MAX_LOG_LINES", "MAX_OTHER_BUNDLES", "MAX_RECORDINGS", "READS_HEADER", "Assignment", "Device",
-    "DriftReport", "Enrolled", "Enrolment", "Event", "Heartbeat", "Job", "JobResult", "Key", "Moments", "NamedArray", "Report",
-    "Sample", "Samples", "Sha256", "Short", "Target", "decode", "encode", "too_deep",
+    "MAX_LABELS", "MAX_LOG_LINE", "MAX_LOG_LINES", "MAX_OTHER_BUNDLES", "MAX_RECORDINGS", "READS_HEADER", "REDIRECTS_HEADER",
+    "Assignment", "Device", "DriftReport", "Enrolled", "Enrolment", "Event", "Heartbeat", "Job", "JobResult", "Key", "Moments",
+    "NamedArray", "Report", "Sample", "Samples", "Sha256", "Short", "Target", "decode", "encode", "too_deep",
 ]  # fmt: skip
 
 READS_HEADER = "Edgeloop-Reads"  # of a poll: as `Heartbeat.reads`, so that an upgraded agent need not report first
+REDIRECTS_HEADER = "Edgeloop-Redirects"  # of a request for a signed file: this agent follows a redirect to a signed address
 MAX_LABELS = 1000
 MAX_RECORDINGS = 100
 MAX_LOG_LINES, MAX_LOG_LINE = 20, 300  # of one report

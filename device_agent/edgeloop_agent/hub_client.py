@@ -9,9 +9,10 @@ from typing import Any
 import urllib3
 
 from edgeloop_agent.connection_pool import plain, pool
+from edgeloop_agent.redirects import STATUSES, OutOfDate, Redirects
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.manifest import SCHEMA
-from edgeloop_contract.messages import READS_HEADER, Assignment, Enrolled, Enrolment, Report, decode, encode
+from edgeloop_contract.messages import READS_HEADER, REDIRECTS_HEADER, Assignment, Enrolled, Enrolment, Report, decode, encode
 
 __all__ = ["CHUNK", "HubClient", "NotFound", "Refused"]
 
@@ -29,7 +30,12 @@ class Refused(NetworkError):
 
 
 class HubClient:
-    """One hub; also an origin of signed metadata and bundles (updates/origins.py)."""
+    """One hub; also an origin of signed metadata and bundles (updates/origins.py).
+
+    `detour`: why the last file came from the hub itself, although the hub had named another address for it; "" where it did not.
+    """
+
+    detour = ""
 
     def __init__(self, address: str, credential: str, ca_file: str, timeout_seconds: float, use_proxies: bool = True) -> None:
         self.address = address.rstrip("/")
@@ -38,6 +44,7 @@ class HubClient:
         timeout = urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds)
         options = {"num_pools": 1, "maxsize": 1, "retries": False, "timeout": timeout, "ca_certs": ca_file or None}
         self._http = pool(self.address, use_proxies, **options)
+        self._redirects = Redirects(self.address, ca_file, use_proxies, timeout)
 
     def enrol(self, enrolment: Enrolment) -> Enrolled:
         return decode(self._post("/api/v1/enrol", encode(enrolment)), Enrolled, self.address)
@@ -62,9 +69,36 @@ class HubClient:
         return self._chunks(answer, time.monotonic() + 3 * self._seconds)
 
     def target(self, name: str, offset: int) -> tuple[int, Iterator[bytes]]:
-        answer = self._ask("GET", f"/tuf/targets/{name}", {"Range": f"bytes={offset}-"} if offset else {})
+        path, part = f"/tuf/targets/{name}", {"Range": f"bytes={offset}-"} if offset else {}
+        self.detour = ""
+        try:
+            answer = self._redirected(path, part)
+        except NetworkError as error:
+            if not isinstance(error.__cause__, NetworkError):
+                raise  # the hub's own answer
+            self.detour = str(error)
+            answer = self._ask("GET", path, part)
         resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
         return offset if resumed else 0, self._chunks(answer, None)
+
+    def _redirected(self, path: str, part: dict[str, str]) -> Any:
+        """The hub's answer, or that of the address which it names: asked for once more where that has expired meanwhile.
+
+        Raises NetworkError; from another NetworkError where the other address was the problem.
+        """
+        for tries_left in (1, 0):
+            answer = self._ask("GET", path, {REDIRECTS_HEADER: "1", **part})
+            if answer.status not in STATUSES:
+                return answer
+            location = answer.headers.get("Location", "")
+            answer.drain_conn()
+            answer.release_conn()
+            try:
+                return self._redirects.follow(self.address + path, location, part)
+            except NetworkError as error:
+                if not (tries_left and isinstance(error, OutOfDate)):
+                    raise NetworkError(str(error)) from error
+        raise AssertionError("both tries return or raise")
 
     def _post(self, path: str, body: bytes) -> bytes:
         return self._whole(self._ask("POST", path, {"Content-Type": "application/json"}, body))
@@ -76,7 +110,7 @@ class HubClient:
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise NetworkError(f"{self.address}: {plain(error)}") from error
-        if answer.status in (200, 201, 204, 206, 304):
+        if answer.status in (200, 201, 204, 206, 304) or (REDIRECTS_HEADER in headers and answer.status in STATUSES):
             return answer
         said = self._error_text(answer)
         text = PROXY_PASSWORD if answer.status == 407 else said

@@ -87,6 +87,7 @@ def build(hub: Hub) -> Litestar:
         people.adopt(database)
     traces = tracing.tracing(hub.settings.traces, hub.database.engine)
     bearer = SecurityScheme(type="http", scheme="bearer", description="a device's credential, or a token of edgeloop-hub token api")
+    told = {"hub": hub, "service": TailService(hub), "changes": live.Changes(), "sign_in": sign_in_by, "provider": provider}
     return Litestar(
         route_handlers=[
             healthy,
@@ -96,9 +97,7 @@ def build(hub: Hub) -> Litestar:
             _up_to(MAX_FORM_BYTES, *(route for module in PAGES for route in module.HANDLERS)),
             _up_to(MAX_ANNOTATION_BYTES, *annotation_pages.HANDLERS),
         ],
-        state=State(
-            {"hub": hub, "service": TailService(hub), "changes": live.Changes(), "sign_in": sign_in_by, "provider": provider}
-        ),
+        state=State(told | device_api.together(hub)),
         request_max_body_size=MAX_FORM_BYTES,
         openapi_config=OpenAPIConfig(
             title="edgeloop hub",

@@ -50,7 +50,7 @@ def limits_of(given: tuple[str, ...]) -> dict[str, Any]:
             limits[name] = value.split(",") if kind == list[str] else msgspec.convert(value, kind, strict=False)
         except msgspec.MsgspecError as error:
             raise UsageError(f"--set {name}: expected {kind.__name__}, got {value!r}") from error
-        if isinstance(limits[name], int | float) and not 0 < limits[name] < float("inf"):
+        if kind in (int, float) and not 0 < limits[name] < float("inf"):
             raise UsageError(f"--set {name}: {value} is not above 0")
     return limits
 

@@ -94,7 +94,7 @@ def test_a_look_reads_no_more_reports_than_it_says(tmp_path: Path, monkeypatch: 
 
 def keep(database: Database, name: str, now: float = NOW, **told: Any) -> None:
     with database.writing() as connection:
-        kept.keep(connection, name, DriftReport(**{"model": "m", "samples": 100, **told}), now)
+        kept.keep(connection, {name: DriftReport(**{"model": "m", "samples": 100, **told})}, now)
 
 
 def test_what_is_kept_finds_what_the_reports_say(tmp_path: Path) -> None:

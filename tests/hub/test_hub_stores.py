@@ -129,6 +129,36 @@ def test_postgresql_and_s3_with_two_workers_and_a_backup_into_sqlite(tmp_path: P
         a_device_updates(hub, tmp_path / "second", 3)
 
 
+@pytest.mark.long
+@needs("postgresql")
+def test_every_page_and_the_audit_log_on_postgresql(tmp_path: Path) -> None:
+    with postgres() as database, running_hub(tmp_path, "--database", database) as hub:
+        hub.enrol(write_config(tmp_path, f'[updates]\nhub = "{hub.address}"\n'), "pi-1", "--label", "pilot")
+        say_hello(hub, tmp_path)
+        target = hub.publish(version(tmp_path, 2))
+        hub.edgeloop("rollout", "start", target, "--steps", "label:pilot, 50%, 100%")
+        hub.run("tick")
+        ask = hub.signed_in("ada")
+        for path in (
+            "/",
+            "/devices/pi-1",
+            "/rollouts",
+            "/rollouts/1",
+            "/versions",
+            "/drift",
+            "/queue",
+            "/alerts",
+            "/events",
+            "/people",
+        ):
+            assert "<main" in ask(path), path
+        for who in ("late", "in", "failed"):
+            assert "<main" in ask(f"/rollouts/1?who={who}")
+        assert hub.run("audit", "verify")
+        hub.run("audit", "export", tmp_path / "audit.jsonl")
+        assert "published" in (tmp_path / "audit.jsonl").read_text()
+
+
 def test_a_file_that_is_no_backup_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"no archive")
     done = command("edgeloop-hub", "--data", tmp_path / "data", "restore", tmp_path / "x")

@@ -11,8 +11,10 @@ from edgeloop_contract.errors import NetworkError
 
 
 class Origin(Protocol):
-    """Signed metadata and bundles, by name."""
+    """Signed metadata and bundles, by name. `detour`: why the last file came another way than it should have, or ""."""
 
+    @property
+    def detour(self) -> str: ...
     def metadata(self, name: str) -> Iterator[bytes]: ...
     def target(self, name: str, offset: int) -> tuple[int, Iterator[bytes]]:
         """Bytes from `offset` on, or from the start where that cannot be had: the offset they begin at, and the bytes."""
@@ -21,6 +23,8 @@ class Origin(Protocol):
 
 class FolderOrigin:
     """`metadata/` and `targets/` of a folder, such as a USB stick's."""
+
+    detour = ""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -164,7 +164,7 @@ class Taking:
         return f"{offer.target} is staged{note and ', ' + note}", True
 
     def _fetch(self, offer: Offer, origin: Origin, folder: UpdateFolder, path: Path, delta: Delta | None) -> str:
-        """The signed bytes at `path`; returns how they came, where that was by a delta or should have been."""
+        """The signed bytes at `path`; returns how they came, where that was by a delta or another way than it should have been."""
         from edgeloop_agent.updates.download import fetch
 
         settings = self.config.updates
@@ -176,7 +176,8 @@ class Taking:
         except StorageError as error:
             self._note(folder, "no-room", offer.target, str(error))
             raise
-        return came
+        from_hub = f"from the hub itself, as its storage did not do: {origin.detour}" if origin.detour else ""
+        return "; ".join(filter(None, (came, from_hub)))
 
     def _rebuilt(self, offer: Offer, origin: Origin, folder: UpdateFolder, delta: Delta) -> str:
         """Make the bundle of the one that runs and a delta, where the download would leave it; returns what came of it.

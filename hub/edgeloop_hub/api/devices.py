@@ -2,27 +2,72 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from litestar import Controller, Request, Response, get, post
+from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.exceptions import ClientException, NotAuthorizedException, NotFoundException, TooManyRequestsException
+from litestar.handlers import BaseRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.response import Stream
 from sqlalchemy import select
 
-from edgeloop_contract.messages import READS_HEADER, Assignment, Enrolled, Enrolment, Report
+from edgeloop_contract.errors import StorageError
+from edgeloop_contract.manifest import SCHEMA
+from edgeloop_contract.messages import READS_HEADER, REDIRECTS_HEADER, Assignment, Enrolled, Enrolment, Report
 from edgeloop_hub import event_log
 from edgeloop_hub.auth import accounts
-from edgeloop_hub.auth.guards import asking, client_of, is_device, may_read_updates
+from edgeloop_hub.auth.guards import NO_DEVICE, asking, bearer, client_of, is_device, may_read_updates
 from edgeloop_hub.fleet import assignment, reports
 from edgeloop_hub.groups import store
 from edgeloop_hub.http.error_responses import documents_errors
+from edgeloop_hub.http.together import Together
+from edgeloop_hub.hub import Hub
 from edgeloop_hub.storage.schema import bundles
 from edgeloop_hub.updates import deltas, signing
 
+AT_ONCE = 32  # requests that one transaction serves
 WRONG_TOKEN = "the token is wrong, used, or too old; make one with edgeloop-hub token enrol"
+
+
+def together(hub: Hub) -> dict[str, Any]:
+    """What requests of several devices share, for the application's state: who asks, what polls want, and reports."""
+
+    def known(secrets: Sequence[str]) -> list[accounts.EnrolledDevice | None]:
+        with hub.database.reading() as database:
+            return accounts.devices_of(database, secrets)
+
+    def polled(secrets: Sequence[str]) -> list[assignment.Poll | None]:
+        with hub.database.reading() as database:
+            return assignment.polls(database, secrets)
+
+    def stored(came: Sequence[reports.Came]) -> list[bool]:
+        return reports.store_together(hub.database, came, hub.settings)
+
+    away = (StorageError,)
+    return {
+        "devices": Together(known, AT_ONCE, away), "polls": Together(polled, AT_ONCE, away),
+        "reports": Together(stored, AT_ONCE, away),
+    }  # fmt: skip
+
+
+async def _polls(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Guard: a device, as `is_device`; the same query says what it is to run."""
+    poll: assignment.Poll | None = await connection.app.state.polls(bearer(connection))
+    if poll is None:
+        raise NotAuthorizedException(NO_DEVICE)
+    connection.scope["poll"] = poll  # type: ignore[typeddict-unknown-key]
+
+
+def _offer(hub: Hub, device: accounts.EnrolledDevice, reads: int) -> tuple[Assignment, int]:
+    """The assignment, and the version of the newest signed targets."""
+    with hub.database.reading() as database:
+        offer = assignment.assignment(database, device, hub.settings, reads)
+        return offer, signing.latest_version(database, "targets")
 
 
 @documents_errors(400, 503)
@@ -56,13 +101,15 @@ class Devices(Controller):
             raise NotAuthorizedException(WRONG_TOKEN)
         return enrolled
 
-    @get("/api/v1/update", guards=[is_device], sync_to_thread=True, raises=[NotAuthorizedException])
-    def update(self, state: State, request: Request[Any, Any, Any]) -> Response[Assignment | None]:
+    @get("/api/v1/update", guards=[_polls], raises=[NotAuthorizedException])
+    async def update(self, state: State, request: Request[Any, Any, Any]) -> Response[Assignment | None]:
         """What the device should run and send. With the ETag of the last answer: 304 while that answer holds."""
-        device = asking(request)
-        with state.hub.database.reading() as database:
-            offer = assignment.assignment(database, device, state.hub.settings, _reads(request))
-            version = signing.latest_version(database, "targets")
+        poll: assignment.Poll = request.scope["poll"]  # type: ignore[typeddict-item]
+        reads = _reads(request)
+        if poll.target is None or (poll.target and reads < SCHEMA):
+            offer, version = await asyncio.to_thread(_offer, state.hub, poll.device, reads)
+        else:
+            offer, version = Assignment(target=poll.target), poll.targets_version
         wanted, others = _short_digest(offer.recordings), _short_digest(offer.others)
         job, signed = offer.job.id if offer.job else "", _short_digest([offer.signed_job] if offer.signed_job else [])
         etag = f'"{version}-{offer.target}-{offer.needs_upgrade}-{job}-{wanted}{others}-{offer.until:.0f}{signed}"'
@@ -71,17 +118,17 @@ class Devices(Controller):
         return Response(offer, headers={"ETag": etag})
 
     @post(
-        "/api/v1/report",
-        guards=[is_device],
-        sync_to_thread=True,
-        status_code=200,
-        raises=[NotAuthorizedException, TooManyRequestsException],
-    )
-    def report(self, data: Report, state: State, request: Request[Any, Any, Any]) -> None:
+        "/api/v1/report", guards=[is_device], status_code=200, raises=[NotAuthorizedException, TooManyRequestsException]
+    )  # fmt: skip
+    async def report(self, data: Report, state: State, request: Request[Any, Any, Any]) -> None:
         """A heartbeat, events, drift and a job's result. A report that is sent twice is stored once."""
-        with state.hub.database.writing(ordered=False) as database:
-            if not reports.store(database, asking(request), data, state.hub.settings):
-                raise TooManyRequestsException("too many reports in this hour")
+        came = reports.Came(asking(request), data)
+        if reports.is_short(data):
+            stored = await state.reports(came)
+        else:
+            (stored,) = await asyncio.to_thread(reports.store_together, state.hub.database, [came], state.hub.settings)
+        if not stored:
+            raise TooManyRequestsException("too many reports in this hour")
 
     @get(
         "/tuf/metadata/{file:str}",
@@ -102,9 +149,13 @@ class Devices(Controller):
         guards=[may_read_updates],
         sync_to_thread=True,
         raises=[NotAuthorizedException, NotFoundException],
+        responses={307: ResponseSpec(None, generate_examples=False, description="the bytes are at the signed address in Location")},
     )
-    def target(self, file: str, state: State, request: Request[Any, Any, Any]) -> Stream:
-        """A bundle that this device is to run or to measure, or a delta to it, whole or from a byte on (Range)."""
+    def target(self, file: str, state: State, request: Request[Any, Any, Any]) -> Response[Any]:
+        """A bundle that this device is to run or to measure, or a delta to it, whole or from a byte on (Range).
+
+        Agents that say that they follow redirects are sent to the object store, where there is one.
+        """
         sha256, _, name = file.partition(".")
         with state.hub.database.reading() as database:
             row = database.execute(select(bundles.c.bytes, bundles.c.sha256).where(bundles.c.target == name)).first()
@@ -114,6 +165,10 @@ class Devices(Controller):
             allowed = device is None or assignment.may_fetch(database, device, leads_to)
             if row is None or row.sha256 != sha256 or not allowed:
                 raise NotFoundException("there is no such bundle for this device")
+        settings = state.hub.settings
+        follows = settings.bundle_redirects and request.headers.get(REDIRECTS_HEADER.lower()) == "1"
+        if follows and (address := state.hub.blobs.address(f"bundles/{sha256}", settings.bundle_address_seconds)):
+            return Response(b"", status_code=307, headers={"Location": address}, media_type="application/octet-stream")
         begins = _begins(request.headers.get("range", ""), row.bytes)
         headers = {"Accept-Ranges": "bytes", "Content-Length": str(row.bytes - begins)}
         if begins:

@@ -9,10 +9,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_contract.hub_messages import TokenSummary
@@ -274,11 +275,26 @@ def enrol(connection: Connection, asked: Enrolment, root: bytes) -> Enrolled | N
     return Enrolled(device=asked.device, credential=secret, root=root.decode())
 
 
+IDENTITY = (devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256)
+_BY_CREDENTIALS = select(devices.c.credential, *IDENTITY).where(
+    devices.c.credential.in_(bindparam("digests", expanding=True)), devices.c.revoked.is_(None)
+)
+
+
 def device_of(connection: Connection, secret: str) -> EnrolledDevice | None:
-    columns = (devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256)
-    query = select(*columns).where(devices.c.credential == secret_digests.digest(secret), devices.c.revoked.is_(None))
-    row = connection.execute(query).first()
-    if row is None or row.name in RESERVED or not NAME.fullmatch(row.name):  # an earlier release may have let it in
+    return devices_of(connection, [secret])[0]
+
+
+def devices_of(connection: Connection, secrets: Sequence[str]) -> list[EnrolledDevice | None]:
+    """The device of each credential; None where there is none, or it was revoked."""
+    digests = [secret_digests.digest(secret) for secret in secrets]
+    rows = {row.credential: row for row in connection.execute(_BY_CREDENTIALS, {"digests": digests})}
+    return [identified(rows[digest]) if digest in rows else None for digest in digests]
+
+
+def identified(row: Any) -> EnrolledDevice | None:
+    """`row`: with the columns of IDENTITY."""
+    if row.name in RESERVED or not NAME.fullmatch(row.name):  # an earlier release may have let it in
         return None
     return EnrolledDevice(row.name, json.loads(row.labels), row.channel, row.model, row.sha256)
 

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from edgeloop_contract.errors import DataError
+from edgeloop_hub.storage.many_rows import read_in_parts
 from edgeloop_hub.storage.people_tables import audit_log
 
 FIRST = "0" * 64  # the digest before the first entry
@@ -41,8 +42,8 @@ def digest_of(entry: dict[str, Any], before: str) -> str:
 
 
 def entries(connection: Connection) -> Iterator[dict[str, Any]]:
-    """All of them, the oldest first. `connection`: of a whole reading."""
-    rows = connection.execute(select(audit_log).order_by(a.number).execution_options(yield_per=1000))
+    """All of them, the oldest first."""
+    rows = read_in_parts(connection, select(audit_log), a.number, 1000)
     for row in rows:
         yield dict(row._mapping)
 

@@ -13,6 +13,7 @@ from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.client_network import network_of
 
 BEARER = "Bearer "
+NO_DEVICE = "no such device credential"
 
 
 def bearer(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
@@ -25,13 +26,11 @@ def client_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
     return network_of(connection.client.host if connection.client else "")
 
 
-def is_device(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Guard: a device with a credential that was not revoked."""
-    hub = connection.app.state.hub
-    with hub.database.reading() as database:
-        device = accounts.device_of(database, bearer(connection))
+async def is_device(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Guard: a device with a credential that was not revoked. The application's `devices` looks for several at once."""
+    device: accounts.EnrolledDevice | None = await connection.app.state.devices(bearer(connection))
     if device is None:
-        raise NotAuthorizedException("no such device credential")
+        raise NotAuthorizedException(NO_DEVICE)
     connection.scope["device"] = device  # type: ignore[typeddict-unknown-key]
 
 
@@ -61,14 +60,14 @@ def token_name(request: Request[Any, Any, Any]) -> str:
     return f"token {token.name}"
 
 
-def may_read_updates(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+async def may_read_updates(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Guard: a device, or the workstation, which reads everything."""
     with connection.app.state.hub.database.reading() as database:
         token = accounts.token_of(database, bearer(connection))
         if token is not None and token.may("read"):
             connection.scope["device"] = None  # type: ignore[typeddict-unknown-key]
             return
-    is_device(connection, handler)
+    await is_device(connection, handler)
 
 
 def asking(request: Request[Any, Any, Any]) -> accounts.EnrolledDevice:

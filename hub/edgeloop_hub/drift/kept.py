@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -59,36 +60,46 @@ def halves_of(body: str) -> list[Half]:
         return []
 
 
-def keep(connection: Connection, device: str, report: DriftReport, now: float) -> None:
-    """Add a report. What was reported of another bundle no longer counts."""
-    row = connection.execute(select(device_drifts).where(device_drifts.c.device == device)).first()
+def keep(connection: Connection, reports: Mapping[str, DriftReport], now: float) -> None:
+    """Add these devices' reports. What was reported of another bundle no longer counts."""
+    mine = device_drifts.c.device.in_(reports.keys())
+    known = {row.device: row for row in connection.execute(select(device_drifts).where(mine))}
+    sums, discoverable = [], list[dict[str, Any]]()
+    for device, report in sorted(reports.items()):
+        halves = _added(known.get(device), report, now)
+        shifts = _tested(registry.group_variance_of(connection, report.sha256), device, halves)
+        sums.append(_row(device, report, halves, len(shifts), now))
+        discoverable += [
+            {"device": device, "feature": t.feature, "model": report.model, "at": now, "shift": t.shift, "p": t.p,
+             "samples": _whole(t.samples)} for t in shifts if t.p <= FALSE_DISCOVERY_RATE  # no other can ever be discovered
+        ]  # fmt: skip
+    connection.execute(delete(device_drifts).where(mine))
+    connection.execute(insert(device_drifts), sums)
+    connection.execute(delete(drift_shifts).where(drift_shifts.c.device.in_(reports.keys())))
+    if discoverable:
+        connection.execute(insert(drift_shifts), discoverable)
+
+
+def _added(row: Any, report: DriftReport, now: float) -> list[Half]:
+    """The halves that count, with one more report. `row`: what was kept before, or None."""
     halves = halves_of(row.body) if row is not None and row.sha256 == report.sha256[:64] else []
     halves = [half for half in halves if now - half.begin < 2 * HALF_SECONDS][-2:]
     if not halves or now - halves[-1].begin >= HALF_SECONDS:
         halves = [*halves[-1:], Half(now)]
     halves[-1].add(report)
-    shifts = _tested(registry.group_variance_of(connection, report.sha256), device, halves)
+    return halves
+
+
+def _row(device: str, report: DriftReport, halves: list[Half], tests: int, now: float) -> dict[str, Any]:
     bins = np.sum([half.confidence for half in halves if half.confidence] or [[0] * BINS], axis=0)
-    connection.execute(delete(device_drifts).where(device_drifts.c.device == device))
-    connection.execute(
-        insert(device_drifts).values(
-            device=device, model=report.model, sha256=report.sha256[:64], at=now, samples=_whole(sum(h.samples for h in halves)),
-            alarms=_whole(sum(h.alarms for h in halves)), score=max(h.score for h in halves), drifting=int(report.drifting),
-            since=min(report.since, now) if report.since is not None else None, cause=report.cause, text=report.text,
-            tests=len(shifts), body=msgspec.json.encode(halves).decode(),
-            **{f"bin_{i}": _whole(int(count)) for i, count in enumerate(bins)},
-        )
-    )  # fmt: skip
-    connection.execute(delete(drift_shifts).where(drift_shifts.c.device == device))
-    likely = [t for t in shifts if t.p <= FALSE_DISCOVERY_RATE]  # no other can ever be discovered
-    if likely:
-        connection.execute(
-            insert(drift_shifts),
-            [
-                {"device": device, "feature": t.feature, "model": report.model, "at": now, "shift": t.shift, "p": t.p,
-                 "samples": _whole(t.samples)} for t in likely
-            ],
-        )  # fmt: skip
+    return {
+        "device": device, "model": report.model, "sha256": report.sha256[:64], "at": now,
+        "samples": _whole(sum(h.samples for h in halves)), "alarms": _whole(sum(h.alarms for h in halves)),
+        "score": max(h.score for h in halves), "drifting": int(report.drifting),
+        "since": min(report.since, now) if report.since is not None else None, "cause": report.cause, "text": report.text,
+        "tests": tests, "body": msgspec.json.encode(halves).decode(),
+        **{f"bin_{i}": _whole(int(count)) for i, count in enumerate(bins)},
+    }  # fmt: skip
 
 
 def _whole(number: int) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, func, insert, select
@@ -17,16 +19,26 @@ MAX_REPORTS = 50_000  # of the newest that one look at a model reads
 ReportsByDevice = dict[str, list[tuple[float, DriftReport]]]  # (time, report), oldest first
 
 
-def keep(connection: Connection, device: str, key: str, report: DriftReport, now: float) -> None:
-    """Store a report. A drift that begins in the future began now."""
-    if report.since is not None:
-        report = msgspec.structs.replace(report, since=min(report.since, time.time()))
-    connection.execute(
-        insert(drifts).values(
-            device=device, key=key, at=now, model=report.model, sha256=report.sha256[:64], samples=report.samples,
-            score=report.score, body=msgspec.json.encode(report).decode(),
-        )
-    )  # fmt: skip
+class Told(NamedTuple):
+    """A drift report, and the key and time of the report that it came with."""
+
+    device: str
+    key: str
+    report: DriftReport
+    at: float
+
+
+def keep(connection: Connection, told: Sequence[Told]) -> None:
+    """Store reports. A drift that begins in the future began now."""
+    now, rows = time.time(), []
+    for device, key, report, at in told:
+        if report.since is not None:
+            report = msgspec.structs.replace(report, since=min(report.since, now))
+        rows.append(
+            {"device": device, "key": key, "at": at, "model": report.model, "sha256": report.sha256[:64],
+             "samples": report.samples, "score": report.score, "body": msgspec.json.encode(report).decode()}
+        )  # fmt: skip
+    connection.execute(insert(drifts), rows)
 
 
 def old(before: float) -> Old:

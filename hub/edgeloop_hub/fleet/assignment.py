@@ -5,19 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, select
+import msgspec
+from sqlalchemy import Connection, Row, Select, and_, bindparam, exists, func, or_, select
 
 from edgeloop_contract.manifest import SCHEMA
 from edgeloop_contract.messages import MAX_OTHER_BUNDLES, Assignment, Job
+from edgeloop_hub.auth import accounts, secret_digests
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.fleet import marks, other_bundles, signed_jobs
 from edgeloop_hub.groups import store
 from edgeloop_hub.rollouts import rollout_store
-from edgeloop_hub.rollouts.policy import assigned
+from edgeloop_hub.rollouts.policy import OPEN, Rollout, assigned
 from edgeloop_hub.samples import labelling
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.storage.schema import bundles, jobs, released
+from edgeloop_hub.storage.fleet_tables import device_groups, device_pins
+from edgeloop_hub.storage.job_tables import signed_job_devices
+from edgeloop_hub.storage.schema import bundles, device_bundles, devices, jobs, recordings, released, rollouts, signed
 from edgeloop_hub.updates.registry import schema_of
 
 CLOSED = -1.0
@@ -54,7 +59,7 @@ def assignment(
         target="" if target in later else target, others=[t for t in others if t not in later][:MAX_OTHER_BUNDLES],
         needs_upgrade=later[0] if later else "", job=Job(id=job.id, target=job.target) if job else None,
         recordings=wanted, until=max(until, 0.0),
-        signed_job=signed.document if (signed := signed_jobs.waiting(connection, device.name, now)) is not None else "",
+        signed_job=order.document if (order := signed_jobs.waiting(connection, device.name, now)) is not None else "",
     )  # fmt: skip
 
 
@@ -67,6 +72,83 @@ def _until(groups: Sequence[store.Group], now: float) -> float:
     """When the maintenance window that is open closes; 0 where updates may come at any time, CLOSED where none is open."""
     group = store.with_windows(groups)
     return 0.0 if group is None else group.closes_at(now) or CLOSED
+
+
+class Poll(NamedTuple):
+    """What one query says of a device that polls. `target`: what it is to run; None: only `assignment` can tell.
+
+    `targets_version`: of the newest signed targets.
+    """
+
+    device: EnrolledDevice
+    targets_version: int
+    target: str | None
+
+
+_ROLLOUT = (rollouts.c.plan, rollouts.c.state, rollouts.c.step, rollouts.c.step_began)
+_OPEN, _BUNDLES = rollouts.alias(), bundles.alias()
+_NEWEST_OPEN = (
+    select(func.max(_OPEN.c.id))
+    .where(_OPEN.c.state.in_(OPEN), _OPEN.c.channel == devices.c.channel, _OPEN.c.model == devices.c.model)
+    .correlate(devices)
+    .scalar_subquery()
+)
+_NOT_WITHDRAWN = select(_BUNDLES.c.target).where(_BUNDLES.c.withdrawn.is_(None)).correlate(None)
+_POLLS = (
+    select(
+        devices.c.credential, *accounts.IDENTITY,
+        select(func.max(signed.c.version)).where(signed.c.role == "targets").scalar_subquery().label("targets_version"),
+        or_(
+            exists().where(device_bundles.c.device == devices.c.name), exists().where(device_pins.c.device == devices.c.name),
+            exists().where(jobs.c.device == devices.c.name, jobs.c.state == "waiting"),
+            exists().where(recordings.c.device == devices.c.name, recordings.c.released.is_(None)),
+            exists().where(signed_job_devices.c.device == devices.c.name, signed_job_devices.c.state == "waiting"),
+            exists().where(device_groups.c.name != ""),  # channels, windows and steps may be by groups
+        ).label("special"),
+        released.c.target.label("released"), rollouts.c.id.label("rollout"), rollouts.c.target, *_ROLLOUT,
+        bundles.c.sha256.label("target_sha256"),
+    )
+    .outerjoin(
+        released,
+        and_(
+            released.c.channel == devices.c.channel, released.c.model == devices.c.model, released.c.target.in_(_NOT_WITHDRAWN),
+        ),
+    )
+    .outerjoin(rollouts, rollouts.c.id == _NEWEST_OPEN)
+    .outerjoin(bundles, and_(bundles.c.target == rollouts.c.target, bundles.c.withdrawn.is_(None)))
+    .where(devices.c.credential.in_(bindparam("digests", expanding=True)), devices.c.revoked.is_(None))
+)  # fmt: skip
+
+
+def polls(connection: Connection, secrets: Sequence[str]) -> list[Poll | None]:
+    """Of the device of each credential; None where there is none, or it was revoked."""
+    digests = [secret_digests.digest(secret) for secret in secrets]
+    rows = {row.credential: row for row in connection.execute(_POLLS, {"digests": digests})}
+    return [_poll(rows[digest]) if digest in rows else None for digest in digests]
+
+
+def _poll(row: Row[Any]) -> Poll | None:
+    device = accounts.identified(row)
+    if device is None:
+        return None
+    target = None if row.special else _target(device, row) if device.model else ""
+    return Poll(device, row.targets_version or 0, target)
+
+
+def _target(device: EnrolledDevice, row: Row[Any]) -> str | None:
+    """As `_offer_for` of a device without a pin and without groups. None: the newest rollout cannot be read, or was withdrawn."""
+    rollout = None
+    if row.rollout is not None:
+        try:
+            plan = rollout_store.plan_of(row.plan)
+        except (msgspec.MsgspecError, RecursionError):
+            return None
+        if row.target_sha256 is None:
+            return None
+        rollout = Rollout(
+            row.rollout, device.channel, device.model, row.target, row.target_sha256, plan, row.state, row.step, row.step_began
+        )
+    return assigned(device.name, device.labels, device.sha256, row.released or "", rollout)
 
 
 def _may_read(connection: Connection, target: str, reads: int) -> bool:
@@ -109,8 +191,8 @@ def may_fetch(connection: Connection, device: EnrolledDevice, target: str) -> bo
     device = marked(device, store.of_device(connection, device.name))
     if _offer_for(connection, device, row.model, running).target == target:
         return True
-    signed = signed_jobs.waiting(connection, device.name, time.time())
-    if signed is not None and signed.target == target:
+    order = signed_jobs.waiting(connection, device.name, time.time())
+    if order is not None and order.target == target:
         return True
     job = select(jobs.c.id).where(jobs.c.device == device.name, jobs.c.target == target, jobs.c.state == "waiting")
     return connection.execute(job).first() is not None

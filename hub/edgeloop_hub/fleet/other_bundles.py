@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, Row, delete, insert, select
 
 from edgeloop_contract.messages import Heartbeat
 from edgeloop_hub.auth.accounts import EnrolledDevice
-from edgeloop_hub.rollouts import evidence
 from edgeloop_hub.storage.schema import device_bundles
 
 
-def keep(connection: Connection, device: EnrolledDevice, first: str, beats: Sequence[Heartbeat], now: float) -> None:
-    """Keep what a report says of the others. The first report of a model counts; what is no longer said is forgotten."""
-    said = {beat.model: beat for beat in reversed(beats) if beat.model and beat.model != first}
-    for each in said.values():
-        evidence.keep(connection, device.name, device.channel, each)
-    mine = device_bundles.c.device == device.name
-    known = {row.model: row for row in connection.execute(select(device_bundles).where(mine))}
-    for model in known.keys() | said.keys():
-        row, beat = known.get(model), said.get(model)
+def said(first: str, beats: Sequence[Heartbeat]) -> dict[str, Heartbeat]:
+    """What a report says of the bundles beside the first, by model. The first report of a model counts."""
+    return {beat.model: beat for beat in reversed(beats) if beat.model and beat.model != first}
+
+
+def keep(connection: Connection, reported: Mapping[str, Mapping[str, Heartbeat]], now: float) -> None:
+    """Keep what reports say of devices' other bundles (`said`), by device; what is no longer said is forgotten."""
+    known: dict[str, dict[str, Row[Any]]] = {}
+    rows = select(device_bundles).where(device_bundles.c.device.in_(reported.keys()))
+    for row in connection.execute(rows):
+        known.setdefault(row.device, {})[row.model] = row
+    for device, beats in reported.items():
+        _keep(connection, device, known.get(device, {}), beats, now)
+
+
+def _keep(connection: Connection, device: str, known: Mapping[str, Row[Any]], beats: Mapping[str, Heartbeat], now: float) -> None:
+    for model in known.keys() | beats.keys():
+        row, beat = known.get(model), beats.get(model)
         if row is not None and beat is not None and (row.version, row.sha256) == (beat.version, beat.sha256[:64]):
             continue
         if row is not None:
-            connection.execute(delete(device_bundles).where(mine, device_bundles.c.model == model))
+            connection.execute(delete(device_bundles).where(device_bundles.c.device == device, device_bundles.c.model == model))
         if beat is not None:
-            values = {"device": device.name, "model": model, "version": beat.version, "sha256": beat.sha256[:64], "at": now}
+            values = {"device": device, "model": model, "version": beat.version, "sha256": beat.sha256[:64], "at": now}
             connection.execute(insert(device_bundles).values(**values))
 
 

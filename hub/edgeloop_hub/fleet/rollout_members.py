@@ -11,11 +11,12 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, sele
 from edgeloop_hub.groups.store import MARK, marked_condition
 from edgeloop_hub.rollouts.policy import Rollout
 from edgeloop_hub.storage.fleet_tables import device_pins, device_states, device_tags
+from edgeloop_hub.storage.many_rows import read_in_parts
 from edgeloop_hub.storage.schema import device_bundles
 
 Who = Literal["in", "late", "failed"]
 PAGE = 50
-CHUNK = 1000  # rows that are read at a time while late devices are looked for
+CHUNK = 10_000  # rows that are read at a time while late devices are looked for
 s = device_states.c
 
 
@@ -114,7 +115,6 @@ def _inside(connection: Connection, rollout: Rollout, query: Select[Any]) -> Ite
     has = [_has(connection, label).label(f"has_{number}") for number, label in enumerate(labels)]
     elsewhere = and_(device_pins.c.device == s.device, device_pins.c.target != rollout.target)
     free = query.where(~select(device_pins.c.device).where(elsewhere).exists())
-    rows = connection.execute(free.add_columns(*has).execution_options(yield_per=CHUNK))
-    for row in rows:
+    for row in read_in_parts(connection, free.add_columns(*has), s.device, CHUNK):
         if rollout.cohort_has(row.device, [label for number, label in enumerate(labels) if row._mapping[f"has_{number}"]]):
             yield row

@@ -1,14 +1,17 @@
-"""A device's kept row: what its last report says of it, in the words of the fleet page."""
+"""Devices' kept rows: what its last report says of it, in the words of the fleet page."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, insert, select
 
 from edgeloop_contract.messages import DriftReport, Event, Heartbeat, Report
 from edgeloop_hub.storage.device_rows import SILENT_SECONDS, row_of
 from edgeloop_hub.storage.fleet_tables import device_states
+from edgeloop_hub.storage.many_rows import update_rows
 from edgeloop_hub.storage.schema import devices
 
 DAY = 86400.0
@@ -17,13 +20,34 @@ NOT_TAKEN = ("refused", "failed", "rolled-back", "untrusted", "no-room")  # even
 TAKEN = ("committed",)
 
 
-def keep(connection: Connection, device: str, report: Report, now: float) -> None:
-    """Bring the row up to date, in the transaction that stores the report."""
-    row = connection.execute(select(device_states).where(device_states.c.device == device)).first()
-    if row is None:  # enrolled by an earlier release
-        source = connection.execute(select(devices).where(devices.c.name == device)).one()
-        connection.execute(insert(device_states).values(**row_of(source)))
-        row = connection.execute(select(device_states).where(device_states.c.device == device)).one()
+CHANGING = (  # columns that reports change
+    "seen", "silent_after", "model", "version", "sha256", "latency_us", "memory_bytes", "celsius", "crashes", "crashed",
+    "crashes_of_day", "refused", "refused_target", "refused_why", "refused_at", "drift", "drifting", "cause", "agent",
+)  # fmt: skip
+
+
+COLUMNS = tuple(device_states.c[name].label(f"state_{name}") for name in CHANGING)
+
+
+def keep(connection: Connection, reports: Mapping[str, Report], rows: Mapping[str, Any], now: float) -> None:
+    """Bring the rows of these devices up to date, in the transaction that stores their reports. `rows`: with COLUMNS, by device."""
+    changed = []
+    for name in sorted(reports):
+        kept = {column: rows[name]._mapping[f"state_{column}"] for column in CHANGING}
+        if kept["silent_after"] is None:  # there is no row: enrolled by an earlier release
+            kept = _adopted(connection, name)
+        changed.append({"device": name, **kept, **_values(SimpleNamespace(**kept), reports[name], now)})
+    update_rows(connection, device_states, ("device",), changed)
+
+
+def _adopted(connection: Connection, name: str) -> dict[str, Any]:
+    source = connection.execute(select(devices).where(devices.c.name == name)).one()
+    connection.execute(insert(device_states).values(**row_of(source)))
+    row = connection.execute(select(device_states).where(device_states.c.device == name)).one()
+    return {column: row._mapping[column] for column in CHANGING}
+
+
+def _values(row: SimpleNamespace, report: Report, now: float) -> dict[str, Any]:
     values: dict[str, Any] = {"seen": now, "silent_after": max(row.silent_after, now + SILENT_SECONDS)}
     if report.heartbeat is not None:
         values |= _of_beat(row, report.heartbeat, now)
@@ -31,10 +55,10 @@ def keep(connection: Connection, device: str, report: Report, now: float) -> Non
         values |= _of_event(event, now)
     if report.drift is not None:
         values |= _of_drift(report.drift)
-    connection.execute(update(device_states).where(device_states.c.device == device).values(**values))
+    return values
 
 
-def _of_beat(row: Row[Any], beat: Heartbeat, now: float) -> dict[str, Any]:
+def _of_beat(row: SimpleNamespace, beat: Heartbeat, now: float) -> dict[str, Any]:
     """The interval is believed up to a day: a device cannot say that it will report in a year."""
     new = beat.crashes - row.crashes if beat.crashes >= row.crashes else beat.crashes  # the count begins again with the agent
     recent = row.crashed is not None and now - row.crashed < DAY

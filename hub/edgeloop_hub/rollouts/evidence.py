@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 from zlib import crc32
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, select
 
 from edgeloop_contract.messages import Heartbeat
 from edgeloop_hub.auth.accounts import EnrolledDevice
@@ -26,6 +26,7 @@ from edgeloop_hub.rollouts.policy import OPEN, Rollout
 from edgeloop_hub.samples import accuracy
 from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.fleet_tables import device_pins
+from edgeloop_hub.storage.many_rows import update_rows
 from edgeloop_hub.storage.schema import bundles, device_bundles, devices, events, heartbeats, rollout_evidence, rollouts
 
 HOUR = 3600.0
@@ -93,27 +94,53 @@ def failures(connection: Connection, rollout: Rollout, names: Iterable[str]) -> 
     return {row.source for row in connection.execute(rows.distinct())} & set(names)
 
 
-def keep(connection: Connection, device: str, channel: str, beat: Heartbeat) -> None:
-    """Add a report to what open rollouts of its model know of the device, so that no tick reads reports again."""
-    if not beat.sha256:
+class Told(NamedTuple):
+    """A heartbeat of a device, of one of its bundles."""
+
+    device: str
+    channel: str
+    beat: Heartbeat
+
+
+def keep(connection: Connection, told: Sequence[Told]) -> None:
+    """Add reports to what open rollouts of their models know of their devices, so that no tick reads reports again."""
+    told = [one for one in told if one.beat.sha256]
+    if not told:
         return
-    open_ones = select(rollouts.c.id, bundles.c.about).join(bundles, bundles.c.target == rollouts.c.target)
-    mine = (rollouts.c.state.in_(OPEN), rollouts.c.channel == channel, rollouts.c.model == beat.model)
-    for number, about in connection.execute(open_ones.where(*mine)).all():
-        here = and_(rollout_evidence.c.rollout == number, rollout_evidence.c.device == device)
-        rows = {row.sha256: row for row in connection.execute(select(rollout_evidence).where(here))}
-        row = rows.get(beat.sha256[:64])
-        if row is None and len(rows) >= MAX_BUNDLES:
-            continue  # a device that says something else each time
-        sums = (_decoded(row.body) if row is not None else None) or DeviceEvidence()
-        beat = grouped(beat, names_of(about))
-        add(sums, beat, max(0, beat.crashes - row.crashes) if row is not None else 0)
-        values = {"crashes": min(beat.crashes, 2**53), "body": msgspec.json.encode(sums).decode()}
-        if row is None:
-            key = {"rollout": number, "device": device, "sha256": beat.sha256[:64]}
-            connection.execute(insert(rollout_evidence).values(**key, **values))
-        else:
-            connection.execute(update(rollout_evidence).where(here, rollout_evidence.c.sha256 == row.sha256).values(**values))
+    columns = (rollouts.c.id, rollouts.c.channel, rollouts.c.model, bundles.c.about)
+    query = select(*columns).join(bundles, bundles.c.target == rollouts.c.target)
+    mine = (rollouts.c.state.in_(OPEN), rollouts.c.model.in_({one.beat.model for one in told}))
+    open_ones = connection.execute(query.where(*mine)).all()
+    if not open_ones:
+        return
+    kept = _kept_rows(connection, [row.id for row in open_ones], {one.device for one in told})
+    new, changed = list[dict[str, Any]](), list[dict[str, Any]]()
+    for one in told:
+        for rollout in open_ones:
+            if (rollout.channel, rollout.model) != (one.channel, one.beat.model):
+                continue
+            rows = kept.get((rollout.id, one.device), {})
+            row = rows.get(one.beat.sha256[:64])
+            if row is None and len(rows) >= MAX_BUNDLES:
+                continue  # a device that says something else each time
+            sums = (_decoded(row.body) if row is not None else None) or DeviceEvidence()
+            crashes = max(0, one.beat.crashes - row.crashes) if row is not None else 0
+            add(sums, grouped(one.beat, names_of(rollout.about)), crashes)
+            key = {"rollout": rollout.id, "device": one.device, "sha256": one.beat.sha256[:64]}
+            values = {"crashes": min(one.beat.crashes, 2**53), "body": msgspec.json.encode(sums).decode()}
+            (new if row is None else changed).append({**key, **values})
+    if new:
+        connection.execute(insert(rollout_evidence), new)
+    update_rows(connection, rollout_evidence, ("rollout", "device", "sha256"), changed)
+
+
+def _kept_rows(connection: Connection, numbers: list[int], names: set[str]) -> dict[tuple[int, str], dict[str, Row[Any]]]:
+    """By rollout and device, then by the bundle's digest."""
+    here = (rollout_evidence.c.rollout.in_(numbers), rollout_evidence.c.device.in_(names))
+    found: dict[tuple[int, str], dict[str, Row[Any]]] = {}
+    for row in connection.execute(select(rollout_evidence).where(*here)):
+        found.setdefault((row.rollout, row.device), {})[row.sha256] = row
+    return found
 
 
 @lru_cache(64)
