@@ -93,7 +93,7 @@ _NEWEST_OPEN = (
     .correlate(devices)
     .scalar_subquery()
 )
-_NOT_WITHDRAWN = select(_BUNDLES.c.target).where(_BUNDLES.c.withdrawn.is_(None)).correlate(None)
+_NOT_WITHDRAWN = select(_BUNDLES.c.target).where(_BUNDLES.c.withdrawn.is_(None))
 _POLLS = (
     select(
         devices.c.credential, *accounts.IDENTITY,
@@ -108,6 +108,7 @@ _POLLS = (
         released.c.target.label("released"), rollouts.c.id.label("rollout"), rollouts.c.target, *_ROLLOUT,
         bundles.c.sha256.label("target_sha256"),
     )
+    .select_from(devices)
     .outerjoin(
         released,
         and_(
