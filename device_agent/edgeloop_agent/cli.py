@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edgeloop_agent.cli_values import Version, positive
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 from edgeloop_contract.files import remedy_of
 
@@ -53,13 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("edgeloop-agent", description=__doc__, epilog=EXIT_CODES)
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="answer recordings, one JSON line a sample", epilog=EXIT_CODES)
     run.add_argument("bundle", type=Path)
     run.add_argument("--source", required=True, help="a folder of recordings, a file, or - for JSON lines on stdin")
     run.add_argument("--variant", help="use this variant instead of the fastest one")
-    run.add_argument("--threads", type=_positive, help="threads for the model (default: as measured, else 1)")
+    run.add_argument("--threads", type=positive, help="threads for the model (default: as measured, else 1)")
     run.add_argument("--draw", type=Path, metavar="FOLDER", help="of a detector: write each picture with its boxes there, as PNG")
     run.set_defaults(command=_run)
     bench = commands.add_parser("bench", help="measure every variant here and remember the fastest", epilog=EXIT_CODES)
@@ -96,29 +97,13 @@ def _parser() -> argparse.ArgumentParser:
     update.add_argument("--folder", type=Path, help="from this folder (a USB stick) instead of where the config says")
     update.set_defaults(command=_update)
     explain = commands.add_parser("explain", help="print the table that a running agent planned its split from", epilog=EXIT_CODES)
-    explain.add_argument("--port", type=_positive, help="port of its API, where the config says 0")
+    explain.add_argument("--port", type=positive, help="port of its API, where the config says 0")
     explain.set_defaults(command=_explain)
     for command in (serve, check, install, enrol, update, explain):
         command.add_argument("config", type=Path, help="a TOML file (docs/agent.md)")
     for command in (run, bench):
         command.add_argument("--state", type=Path, help="folder for measurements")
     return parser
-
-
-class _Version(argparse.Action):
-    """Reads the version only when asked: that takes more memory than the rest of the supervisor."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import version
-
-        print(version("edgeloop"))
-        parser.exit()
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -272,9 +272,8 @@ def test_what_cannot_be_compressed_is_one_sentence_and_leaves_nothing(
     ],
 )
 def test_data_that_calibrate_nothing_are_refused(name: str, words: str, pictures: Path, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    if name != "missing":
-        data.mkdir()
+    data = tmp_path / ("nowhere" if name == "missing" else "data")
+    (tmp_path / "data").mkdir()
     for i in range(12 if name in ("black", "texts as pictures", "two kinds") else 0):
         Image.fromarray(np.zeros((8 + i, 8, 3), np.uint8)).save(data / f"{i}.png")
         if name == "texts as pictures":

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from argon2 import PasswordHasher
-from argon2.exceptions import Argon2Error, InvalidHashError
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_contract.hub_messages import TokenSummary
 from edgeloop_contract.messages import Enrolled, Enrolment
 from edgeloop_hub.auth import secret_digests
+from edgeloop_hub.auth.passwords import HASHER
 from edgeloop_hub.auth.people import Role, is_by_provider, role_of
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage import device_rows
@@ -27,7 +24,6 @@ from edgeloop_hub.storage.fleet_tables import device_states
 from edgeloop_hub.storage.people_tables import oidc_sign_ins, token_scopes
 from edgeloop_hub.storage.schema import devices, sessions, tokens, tries, users
 
-HASHER = PasswordHasher()
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 MIN_PASSWORD = 10
 ID_LETTERS, MAX_TOKENS = 12, 10_000
@@ -108,19 +104,6 @@ def old(settings: Settings) -> list[Old]:
 
 def forget_tries(connection: Connection, *who: str) -> None:
     connection.execute(delete(tries).where(tries.c.who.in_(who)))
-
-
-@cache
-def _nobody() -> str:
-    """A hash that no password has: with it an unknown name takes as long as a wrong password."""
-    return HASHER.hash(secrets.token_urlsafe(32))
-
-
-def password_is_right(stored: str | None, password: str) -> bool:
-    try:
-        return HASHER.verify(stored or _nobody(), password) and stored is not None
-    except (Argon2Error, InvalidHashError):
-        return False
 
 
 def open_session(connection: Connection, user: str, settings: Settings) -> str:

@@ -12,7 +12,7 @@ from litestar.exceptions import PermissionDeniedException
 from litestar.response import Redirect
 from sqlalchemy import Connection, select
 
-from edgeloop_hub.auth import accounts, audit, people
+from edgeloop_hub.auth import accounts, audit, passwords, people
 from edgeloop_hub.auth.guards import client_of
 from edgeloop_hub.storage.schema import users
 from edgeloop_hub.web.page import (
@@ -87,7 +87,7 @@ def sign_in(data: Form, state: State, request: PageRequest) -> Response[Any]:
     if not HASHING.acquire(timeout=HASHING_SECONDS):
         return sign_in_form(state, 503, "Many people sign in just now. Try again.", following)
     try:
-        right = accounts.password_is_right(stored, data.get("password", "")[:1000])
+        right = passwords.password_is_right(stored, data.get("password", "")[:1000])
     finally:
         HASHING.release()
     if not right:
