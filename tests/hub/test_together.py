@@ -22,7 +22,9 @@ from edgeloop_hub.auth import accounts
 from edgeloop_hub.fleet import assignment, jobs, marks, other_bundles, reports
 from edgeloop_hub.http.together import Together
 from edgeloop_hub.rollouts.policy import OPEN
-from edgeloop_hub.storage.schema import devices, heartbeats, recordings, released, rollouts
+from edgeloop_hub.storage.fleet_tables import device_groups
+from edgeloop_hub.storage.job_tables import signed_job_devices, signed_jobs
+from edgeloop_hub.storage.schema import bundles, devices, heartbeats, recordings, released, rollouts
 from hub_parts import NEW, OLD, Parts, beat, parts
 from hubs import Hub, running_hub
 from programs import needs
@@ -119,6 +121,47 @@ def test_a_poll_is_told_what_the_whole_rules_say(hub: Parts) -> None:
     hub.change(devices, devices.c.name == "plain", revoked=1.0)
     with hub.hub.database.reading() as database:
         assert assignment.polls(database, ["plain"]) == [None]
+
+
+def test_what_a_quick_poll_cannot_know_is_left_to_the_whole_rules(hub: Parts) -> None:
+    """Withdrawn bundles, a signed job, and a group: none of them may be missed."""
+    hub.device("plain", OLD, model="m")
+    hub.device("other", OLD, model="m")
+
+    def told() -> str | None:
+        with hub.hub.database.reading() as database:
+            (poll,) = assignment.polls(database, ["plain"])
+            assert poll is not None
+            whole = assignment.assignment(database, poll.device, hub.hub.settings, SCHEMA)
+            assert poll.target is None or whole == Assignment(target=poll.target)
+            return poll.target
+
+    with hub.hub.database.writing() as database:
+        database.execute(insert(released).values(channel="stable", model="m", target="m-1"))
+    number = hub.rollout("m-2", [Step(percent=100.0)], soak_seconds=1e6)
+    assert told() == "m-2"
+    hub.change(bundles, bundles.c.target == "m-2", withdrawn=1.0)
+    assert told() is None
+    hub.change(rollouts, rollouts.c.id == number, state="aborted")
+    assert told() == "m-1"
+    hub.change(bundles, bundles.c.target == "m-1", withdrawn=1.0)
+    assert told() == ""
+    order = {"number": 1, "expires": time.time() + 60, "at": 0.0}
+    with hub.hub.database.writing() as database:
+        database.execute(
+            insert(signed_jobs).values(number=1, kind="logs", target="", expires=order["expires"], who="ada", document="{}")
+        )
+        database.execute(insert(signed_job_devices).values(device="other", state="waiting", result="", **order))
+    assert told() == ""
+    hub.change(signed_job_devices, signed_job_devices.c.device == "other", device="plain")
+    assert told() is None
+    hub.change(signed_job_devices, signed_job_devices.c.device == "plain", state="done")
+    assert told() == ""
+    with hub.hub.database.writing() as database:
+        database.execute(
+            insert(device_groups).values(name="g", tags="", channel="", windows="[]", time_zone="UTC", who="ada", at=0.0)
+        )
+    assert told() is None
 
 
 def test_reports_together_are_stored_as_each_alone(hub: Parts) -> None:
