@@ -163,7 +163,6 @@ def test_wrong_boxes_are_refused_and_a_killed_cycle_goes_on(hub: Hub, tmp_path: 
 REFUSED = {
     "pseudo-labels of boxes": (["--pseudo-labels", "0.9"], "pseudo-labels are of classification alone: leave --pseudo-labels off"),
     "nothing is labelled": (["--set", "task=tensors"], "is a tensors recipe; retraining is of classification, multilabel,"),
-    "boxes with points": (["--set", "task=keypoints"], "is a keypoints recipe; retraining is of classification,"),
 }
 
 
