@@ -119,6 +119,7 @@ def test_who_asks_from_elsewhere_needs_the_token(agent: Agent) -> None:
     assert ask(agent, "POST /page/sign-in", *ELSEWHERE, *foreign, body=urlencode({"token": TOKEN}).encode())[0] == 403
 
 
+@pytest.mark.long
 def test_a_viewer_is_not_sent_away_where_nothing_happens(agent: Agent) -> None:
     """For longer than a request may take."""
     place = urlsplit(agent.address)

@@ -94,6 +94,7 @@ def test_a_function_becomes_a_bundle(place: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.long
 def test_channels_are_removed_and_the_rest_learns_from_the_original(place: Path, tmp_path: Path) -> None:
     words = (f"{place / 'net.py'}:make", *SAID, "--weights", place / "w.safetensors", "--prune", "0.4", "--epochs", "3", "--json")
     done = compressed(place, tmp_path / "small", *words)

@@ -92,6 +92,7 @@ except edgeloop.EdgeloopError as error:
 """
 
 
+@pytest.mark.long
 def test_base_alone_says_what_is_missing(wheel: Path, tmp_path: Path) -> None:
     binaries = bare(tmp_path / "venv", wheel, "")
     done = subprocess.run(

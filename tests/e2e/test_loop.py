@@ -125,6 +125,7 @@ def test_samples_reach_the_queue_and_labels_count(hub: Hub, tmp_path: Path) -> N
         hub.post("/api/v1/labels", {"labels": [{"device": "usual", "key": second["key"], "label": "<b>"}]})
 
 
+@pytest.mark.long
 def test_recordings_of_one_name_are_told_apart(tmp_path: Path) -> None:
     """Two sensors that write left.csv and right.csv again and again. A hub of its own: every sample goes to the queue."""
     with running_hub(tmp_path / "hub") as hub:

@@ -161,6 +161,7 @@ def test_a_device_is_asked_for_a_hundred_recordings_at_a_time(tmp_path: Path) ->
         assert labelling.wanted_recordings(connection, "pi-1", settings) == [f"r{i}" for i in range(MAX_RECORDINGS, len(sent))]
 
 
+@pytest.mark.long
 def test_an_answer_for_a_recording_brings_the_rest_of_it_and_of_no_other(tmp_path: Path) -> None:
     """Through agent and hub, with a power cut between."""
     with running_hub(tmp_path / "hub") as hub:

@@ -76,6 +76,7 @@ def test_a_reference_of_several_inputs_is_packed_and_watched(labels: list[str], 
     assert "sound: mean of channel" in said and "picture: " not in said
 
 
+@pytest.mark.long
 def test_samples_of_several_inputs_are_sent_seen_labelled_and_exported(tmp_path: Path) -> None:
     recordings(tmp_path / "usual", 240)
     bundle = tmp_path / "two.edgeloop"
