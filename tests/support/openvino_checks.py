@@ -34,9 +34,9 @@ def same(ours: Any, theirs: Any) -> None:
     """By output, or of the only one; an int8 file may round a step of 1/256 otherwise."""
     if not isinstance(ours, dict):
         ours, theirs = {"": ours}, {"": theirs}
-    assert ours.keys() == theirs.keys()  # type: ignore[attr-defined]
+    assert ours.keys() == theirs.keys()
     for name, values in ours.items():
-        wanted = np.asarray(theirs[name])  # type: ignore[index]
+        wanted = np.asarray(theirs[name])
         assert values.shape == wanted.shape and values.dtype == wanted.dtype
         assert np.abs(values - wanted).max() <= np.abs(wanted).max() / 64
 
