@@ -161,7 +161,13 @@ def test_what_a_quick_poll_cannot_know_is_left_to_the_whole_rules(hub: Parts) ->
         database.execute(
             insert(device_groups).values(name="g", tags="", channel="", windows="[]", time_zone="UTC", who="ada", at=0.0)
         )
+    assert told() == ""  # a group without windows changes nothing of an offer
+    hub.change(device_groups, device_groups.c.name == "g", windows='["mon 02:00-04:00"]')
     assert told() is None
+    hub.change(device_groups, device_groups.c.name == "g", windows="[]")
+    hub.change(bundles, bundles.c.target == "m-2", withdrawn=None)
+    hub.rollout("m-2", [Step(label="group:g"), Step(percent=100.0)], soak_seconds=1e6)
+    assert told() is None  # whether it is in the group
 
 
 def test_reports_together_are_stored_as_each_alone(hub: Parts) -> None:

@@ -103,7 +103,7 @@ _POLLS = (
             exists().where(jobs.c.device == devices.c.name, jobs.c.state == "waiting"),
             exists().where(recordings.c.device == devices.c.name, recordings.c.released.is_(None)),
             exists().where(signed_job_devices.c.device == devices.c.name, signed_job_devices.c.state == "waiting"),
-            exists().where(device_groups.c.name != ""),  # channels, windows and steps may be by groups
+            exists().where(device_groups.c.windows.not_in(("", "[]"))),  # whose they are is a rule of its own
         ).label("special"),
         released.c.target.label("released"), rollouts.c.id.label("rollout"), rollouts.c.target, *_ROLLOUT,
         bundles.c.sha256.label("target_sha256"),
@@ -137,14 +137,14 @@ def _poll(row: Row[Any]) -> Poll | None:
 
 
 def _target(device: EnrolledDevice, row: Row[Any]) -> str | None:
-    """As `_offer_for` of a device without a pin and without groups. None: the newest rollout cannot be read, or was withdrawn."""
+    """As `_offer_for` of a device without a pin. None: the newest rollout cannot be read, goes by groups, or was withdrawn."""
     rollout = None
     if row.rollout is not None:
         try:
             plan = rollout_store.plan_of(row.plan)
         except (msgspec.MsgspecError, RecursionError):
             return None
-        if row.target_sha256 is None:
+        if row.target_sha256 is None or any(step.label.startswith(store.MARK) for step in plan.steps):
             return None
         rollout = Rollout(
             row.rollout, device.channel, device.model, row.target, row.target_sha256, plan, row.state, row.step, row.step_began

@@ -103,9 +103,8 @@ def _several(folder: Path, small: bytes, imported: Imported, samples: Array, pat
         named = tuple(entry.named for entry in imported.inputs)
         original = Original(path, imported.chosen, imported.layout, inputs=named)
         (wanted,) = original.answers(samples, (0.0,), (1.0,)).values()
-        scores = np.concatenate(
-            [session_of(small, 1).run(None, feeds_of(samples[i : i + 1], named))[0] for i in range(len(samples))]
-        )
+        ours = session_of(small, 1)
+        scores = np.concatenate([ours.run(None, feeds_of(samples[i : i + 1], named))[0] for i in range(len(samples))])
         ending = _ending(scores, wanted)
     content, calls, said = of_several(small, imported, samples, ending, title)
     for file, text in calls.items():
