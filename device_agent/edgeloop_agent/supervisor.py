@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgeloop_agent import launcher, state_lock
-from edgeloop_agent.config import ROLLED_OUT, Config, load
+from edgeloop_agent.config import ROLLED_OUT, SEEN_CONFIGS, Config, load
 from edgeloop_agent.in_flight import DeathRecord
 from edgeloop_agent.logs import Log
 from edgeloop_agent.notify import notify
@@ -53,7 +53,7 @@ class Supervisor:
 
     def __post_init__(self) -> None:
         self.own: Config = load(self.config_path)
-        self.config, self.rolled_out = self.own, ""
+        self.config, self.rolled_out, self.seen_configs = self.own, "", ""
         self.log = Log(self.config.log.level)
         self.request: Request = ""
         self.deaths = DeathRecord()
@@ -108,7 +108,7 @@ class Supervisor:
 
         `gave_up`: why the last worker could not run with the one on trial, which is given back then.
         """
-        self.config, self.rolled_out = self.own, ""
+        self.config, self.rolled_out, self.seen_configs = self.own, "", ""
         if not (self.own.updates.enabled and self.own.updates.config):
             return
         words = [
@@ -120,7 +120,8 @@ class Supervisor:
         ]
         try:
             done = subprocess.run(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=CHOOSE_SECONDS, check=True)
-            if file := os.fsdecode(done.stdout):
+            file, _, self.seen_configs = os.fsdecode(done.stdout).partition("\0")
+            if file:
                 self.config, self.rolled_out = load(self.config_path, Path(file)), file
         except (OSError, subprocess.SubprocessError, UsageError) as error:
             self.log("error", "the device's own config is used", why=error)
@@ -141,7 +142,7 @@ class Supervisor:
         read, write = os.pipe()
         os.set_blocking(read, False)
         environment = {**os.environ, "EDGELOOP_RESTARTS": str(self.restarts), "EDGELOOP_CRASHES": str(self.crashes)}
-        environment |= {**self.deaths.environment, ROLLED_OUT: self.rolled_out}
+        environment |= {**self.deaths.environment, ROLLED_OUT: self.rolled_out, SEEN_CONFIGS: self.seen_configs}
         environment["PYTHONUTF8"] = "1"  # the config is UTF-8, and names files beyond ASCII in any locale
         words = [sys.executable, "-m", "edgeloop_agent.worker", str(self.config_path), str(write)]
         worker = subprocess.Popen(words, pass_fds=(write, *self.deaths.descriptors), env=environment)

@@ -21,7 +21,7 @@ from edgeloop_agent import launcher
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.updates import environments
-from edgeloop_agent.updates.agent_trial import AgentTrial
+from edgeloop_agent.updates.agent_trial import agent_trial
 from edgeloop_agent.updates.journal import Journal
 from edgeloop_contract.manifest import SCHEMA
 from edgeloop_contract.messages import Event
@@ -184,7 +184,7 @@ def test_a_worker_asks_for_the_launcher_once_for_each_change_of_the_journal(
         launcher.launch(device.path)
     monkeypatch.setenv(launcher.AGENT, os.environ.pop(launcher.AGENT))
     monkeypatch.setenv(launcher.SEEN, os.environ.pop(launcher.SEEN))
-    trial = AgentTrial(device.journal, Counts(), Log("error"), device.config.updates, lambda: asked.append(1))
+    trial = agent_trial(device.journal, Counts(), Log("error"), device.config.updates, lambda: asked.append(1))
     trial.tick()
     assert not asked
     device.journal.change(lambda j: j.noted(Event(key="k" * 16, kind="x", at=1.0)))

@@ -21,6 +21,7 @@ from edgeloop_agent.config.source_kinds import SOURCES
 from edgeloop_agent.config.tracked import problems_of_tracking
 from edgeloop_contract.errors import UsageError
 
+SEEN_CONFIGS = "EDGELOOP_CONFIG_JOURNAL"  # when the journal of rolled-out configs changed last (ns since 1970), as one was chosen
 ROLLED_OUT = "EDGELOOP_ROLLED_OUT_CONFIG"  # in the environment of the worker and its processes: the file that is in use
 RENAMED = {  # settings of earlier agents, by section, that have another name now
     "limits": {"longest_restart_seconds": "max_restart_seconds"},

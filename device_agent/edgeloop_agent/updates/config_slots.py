@@ -1,7 +1,8 @@
 """Which config the agent runs: its own file, or the one that a rollout brought. `python -m …config_slots CONFIG [WHY]`.
 
-The supervisor asks before each start of the worker; it prints the path of the file, or nothing for the device's own. A start of a
-config on trial is counted. WHY: the config on trial could not be run, and is given back first.
+The supervisor asks before each start of the worker. It prints the path of the file, or nothing for the device's own, and behind a
+NUL when the journal changed last (ns since 1970). A start of a config on trial is counted. WHY: the config on trial could not be run,
+and is given back first.
 """
 
 from __future__ import annotations
@@ -112,7 +113,11 @@ def running_config(config: Config, file: Path) -> tuple[Running, str]:
 def main(path: Path, why: str) -> None:
     own = load(path)
     file = choose(own, path, Log(own.log.level), why)
-    sys.stdout.write("" if file is None else str(file))
+    try:
+        seen = (folder_of(own).path / "journal.json").stat().st_mtime_ns
+    except OSError:
+        seen = 0
+    sys.stdout.write(f"{'' if file is None else file}\0{seen}")
 
 
 if __name__ == "__main__":

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeloop_agent.config import ROLLED_OUT, Updates
+from edgeloop_agent.config import ROLLED_OUT, SEEN_CONFIGS, Updates
 from edgeloop_agent.updates.config_slots import digest_of
 from edgeloop_agent.updates.journal import UpdateFolder
-from edgeloop_agent.updates.policy import trial_verdict
-from edgeloop_agent.updates.slots import committed, rolled_back, try_change
+from edgeloop_agent.updates.own_trial import OwnTrial
 
 if TYPE_CHECKING:
     from edgeloop_agent.logs import Log
@@ -27,57 +23,7 @@ def ask_supervisor() -> None:
         os.kill(os.getppid(), signal.SIGHUP)
 
 
-@dataclass
-class ConfigTrial:
-    """`file`: the config in use. `again`: starts another worker, with the config that is right then."""
-
-    file: Path
-    folder: UpdateFolder
-    counts: Counts
-    log: Log
-    settings: Updates
-    again: Callable[[], None] = ask_supervisor
-
-    def __post_init__(self) -> None:
-        self.seen_journal = -1.0
-        self.began: float | None = None
-        self.sha256 = digest_of(self.file)
-        journal = self.folder.load()
-        slot = journal.running
-        if journal.trial is not None and slot is not None and slot.sha256 == self.sha256 and os.environ.get(ROLLED_OUT):
-            self.began = time.monotonic()
-            self.log("info", "config on trial", target=slot.target, seconds=self.settings.health_seconds)
-
-    def tick(self) -> None:
-        if self.began is not None:
-            self._judge()
-            return
-        try:
-            changed = (self.folder.path / "journal.json").stat().st_mtime_ns
-        except OSError:
-            return
-        if changed != self.seen_journal:
-            self.seen_journal = changed
-            journal = self.folder.load()
-            if journal.trial is not None and journal.running is not None and journal.running.sha256 != self.sha256:
-                self.log("info", "another config is staged: the worker starts anew", target=journal.running.target)
-                self.again()
-
-    def _judge(self) -> None:
-        assert self.began is not None
-        refused = sum(self.counts.refused.values())
-        verdict = trial_verdict(self.began, time.monotonic(), self.settings.health_seconds, self.counts.answered, refused)
-        if verdict is None:
-            return
-        if not verdict and self.counts.source_unavailable:
-            verdict = f"the source is not available: {self.counts.source_unavailable}"
-        self.began = None
-        slot = self.folder.load().running
-        target = slot.target if slot is not None else ""
-        if not verdict:
-            if try_change(self.log, self.folder, committed) is not None:
-                self.log("info", "config committed", target=target)
-            return
-        self.log("error", "config rolled back", target=target, why=verdict)
-        try_change(self.log, self.folder, lambda j: rolled_back(j, verdict))
-        self.again()
+def config_trial(file: Path, folder: UpdateFolder, counts: Counts, log: Log, settings: Updates) -> OwnTrial:
+    """`file`: the config in use."""
+    seen, came = int(os.environ.get(SEEN_CONFIGS) or -1), bool(os.environ.get(ROLLED_OUT))
+    return OwnTrial("config", digest_of(file), folder, counts, log, settings, ask_supervisor, seen, came, source_counts=True)

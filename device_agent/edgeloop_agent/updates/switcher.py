@@ -19,9 +19,9 @@ from msgspec.structs import replace
 
 from edgeloop_agent.config import ROLLED_OUT, Config
 from edgeloop_agent.updates.agent_slots import folder_of_agent, running_agent
-from edgeloop_agent.updates.agent_trial import AgentTrial
+from edgeloop_agent.updates.agent_trial import agent_trial
 from edgeloop_agent.updates.config_slots import folder_of, running_config
-from edgeloop_agent.updates.config_trial import ConfigTrial
+from edgeloop_agent.updates.config_trial import config_trial
 from edgeloop_agent.updates.cycle_messages import CycleRequest, CycleResult
 from edgeloop_agent.updates.journal import UpdateFolder, update_folder
 from edgeloop_agent.updates.trials import BundleTrial
@@ -58,9 +58,9 @@ class UpdateWatcher:
         self.trials = self._trials(config)
         self.config_file = Path(os.environ.get(ROLLED_OUT) or config_path)
         self.config_trial = (
-            ConfigTrial(self.config_file, folder_of(config), counts, log, self.settings) if self.settings.config else None
+            config_trial(self.config_file, folder_of(config), counts, log, self.settings) if self.settings.config else None
         )
-        self.agent_trial = AgentTrial(folder_of_agent(config), counts, log, self.settings) if self.settings.agent else None
+        self.agent_trial = agent_trial(folder_of_agent(config), counts, log, self.settings) if self.settings.agent else None
 
     def _trials(self, config: Config) -> list[BundleTrial]:
         """One for each bundle that is served, the first one first."""
