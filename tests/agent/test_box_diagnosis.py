@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgeloop_agent.box_answers import box_feature_names
 from edgeloop_agent.drift.diagnosis import diagnose
+from edgeloop_contract.boxes.layouts import Rows
 from edgeloop_contract.drift import Drift, channel_names
+from edgeloop_contract.tasks import Detection
 
-BOXES = ["log boxes", "score of boxes", "log size of boxes", "x of boxes", "y of boxes", "confidence"]
+BOXES = box_feature_names(Detection(labels=["cell"], decode=Rows()))
 NAMES = [*channel_names(3), *BOXES]
 # Means of a picture: brightness 120, spread and roughness of each channel; then ten boxes of a tenth of its side in the middle.
 USUAL = np.array([120.0] * 3 + [np.log1p(40)] * 3 + [np.log1p(10)] * 3 + [np.log1p(10), 0.8, np.log1p(0.1), 0.5, 0.5, 0.8])

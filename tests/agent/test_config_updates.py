@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from edgeloop_agent.config import SEEN_CONFIGS
 from edgeloop_agent.logs import Log
+from edgeloop_agent.metrics import Counts
+from edgeloop_agent.updates import config_slots
 from edgeloop_agent.updates.config_slots import check, choose
+from edgeloop_agent.updates.config_trial import config_trial
+from edgeloop_contract.messages import Event
 from power_cuts import config, cuts
 from programs import needs
 from update_bench import Bench, ConfigBench
@@ -47,6 +52,30 @@ def test_a_config_whose_file_is_gone_since_or_damaged_leaves_the_one_before_it(f
     file = following.journal.slot(following.journal.load().active or "")
     file.write_bytes(file.read_bytes()[:-1])
     assert following.running().version == 2
+
+
+def test_a_worker_asks_for_another_config_once_for_each_change_of_the_journal(
+    following: ConfigBench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a full disk no start of a config on trial can be counted, and the one before it runs: to ask at once again would be a loop."""
+    asked: list[int] = []
+    following.offer(2)
+    following.repository.publish()
+    following.turn()
+    with monkeypatch.context() as patch:
+        patch.setattr("edgeloop_agent.updates.slots.try_change", lambda *_: None)
+        config_slots.main(following.path, "")
+    file, _, seen = capsys.readouterr().out.rpartition("\n")[2].partition("\0")
+    assert not file
+    monkeypatch.setenv(SEEN_CONFIGS, seen)
+    monkeypatch.setattr("edgeloop_agent.updates.config_trial.ask_supervisor", lambda: asked.append(1))
+    trial = config_trial(following.path, following.journal, Counts(), Log("error"), following.config.updates)
+    trial.tick()
+    assert not asked
+    following.journal.change(lambda j: j.noted(Event(key="k" * 16, kind="x", at=1.0)))
+    trial.tick()
+    trial.tick()
+    assert asked == [1]
 
 
 HELD = {

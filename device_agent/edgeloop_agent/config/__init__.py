@@ -25,7 +25,8 @@ from edgeloop_agent.config.settings import (
 from edgeloop_agent.config.source_settings import Camera, Source
 
 __all__ = [
-    "ROLLED_OUT", "SEEN_CONFIGS", "Api", "Cache", "Camera", "Chain", "Config", "CountedLine", "CountedZone", "Drift", "Jobs", "Limits", "Log",
+    "ROLLED_OUT", "SEEN_CONFIGS",
+    "Api", "Cache", "Camera", "Chain", "Config", "CountedLine", "CountedZone", "Drift", "Jobs", "Limits", "Log",
     "Network", "Output", "Runtime", "Samples", "Source", "Split", "Tail", "Thermal", "Tracking", "Updates", "check_for_rollout",
     "load", "load_running", "secrets_in_addresses",
 ]  # fmt: skip

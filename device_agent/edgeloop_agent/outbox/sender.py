@@ -62,6 +62,8 @@ def send(outbox: Outbox, hub: Receiver, settings: Settings, deadline: float, rel
             released = ()
             continue
         outbox.sent([row.key for row in rows], len(body))
+        if rows and rows[0].key == bare:
+            outbox.count_bare()
         released = ()
         done += len(samples) + len(events)
     return done

@@ -154,6 +154,11 @@ class Outbox(StateDatabase):
             connection.execute("DELETE FROM waiting WHERE key = ?", (row.key,))
             self._count(connection, f"refused {row.kind}", 1)
 
+    def count_bare(self) -> None:
+        """Count a sample that arrives without its answer, which this hub does not take."""
+        with self.writing() as connection:
+            self._count(connection, "answer refused", 1)
+
     def withdraw(self) -> None:
         """Delete and count every sample. Events stay."""
         with self.writing() as connection:
@@ -178,7 +183,7 @@ class Outbox(StateDatabase):
             return dict(connection.execute("SELECT kind, COUNT(*) FROM waiting GROUP BY kind"))
 
     def counts(self) -> dict[str, int]:
-        """What was evicted, refused or withdrawn, by kind, since the file was made."""
+        """What was evicted, refused or withdrawn, by kind, and refused answers of samples, since the file was made."""
         with self.reading() as connection:
             return dict(connection.execute("SELECT what, n FROM counted"))
 

@@ -1,8 +1,8 @@
 """Which config the agent runs: its own file, or the one that a rollout brought. `python -m …config_slots CONFIG [WHY]`.
 
 The supervisor asks before each start of the worker. It prints the path of the file, or nothing for the device's own, and behind a
-NUL when the journal changed last (ns since 1970). A start of a config on trial is counted. WHY: the config on trial could not be run,
-and is given back first.
+NUL when the journal changed last (ns since 1970). A start of a config on trial is counted. WHY: the config on trial could not be
+run, and is given back first.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class OwnTrial:
     """`what`: "config" or "agent"; `sha256`: of the one that runs; `again`: has it chosen anew.
 
-    `seen`: when the journal had changed last (ns since 1970) as the one was chosen. What could not be started then, as where the disk
-    is full, is not asked for again until the journal changes. `may_begin`: it came by a rollout. `source_counts`: a source that is
-    not available is its fault.
+    `seen`: when the journal had changed last (ns since 1970) as the one was chosen. What could not be started then, as where the
+    disk is full, is not asked for again until the journal changes. `may_begin`: it came by a rollout. `source_counts`: a source
+    that is not available is its fault.
     """
 
     what: str
