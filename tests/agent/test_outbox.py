@@ -161,7 +161,7 @@ def test_a_hub_that_does_not_know_all_of_an_answer_gets_the_sample_without_it(tm
         outbox.put([Row(sample.key, "random", 0.5, body)])
     assert send(outbox, hub, Settings(send="samples"), time.monotonic() + 5) == 2
     assert {s.key[-1]: s.answer and s.answer.boxes for s in hub.seen} == {"a": [boxes["a"]], "b": None}
-    assert not outbox.waiting() and outbox.counts() == {"answer refused": 1}
+    assert not outbox.waiting() and outbox.counts() == {"refused answers": 1}
 
 
 def test_rows_of_an_earlier_release_beyond_todays_bounds_do_not_either(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ class Outbox(StateDatabase):
     def count_bare(self) -> None:
         """Count a sample that arrives without its answer, which this hub does not take."""
         with self.writing() as connection:
-            self._count(connection, "answer refused", 1)
+            self._count(connection, "refused answers", 1)
 
     def withdraw(self) -> None:
         """Delete and count every sample. Events stay."""

@@ -95,21 +95,20 @@ class UpdateCycle:
         result = self._advance(hub)
         sent = ""
         try:
-            rows = self._send(hub)
-            sent = f"{rows} rows of the outbox sent" if rows else ""
+            sent = self._send(hub)
         except NotFound:  # nothing is wrong with the updates of such a hub: polls go on as they are
             sent = "this hub takes no samples: they wait until it is updated"
         job = self._signed_job(hub, self._known_assignment().assignment.signed_job, credential.device)
         return "; ".join(filter(None, (result, sent, job)))
 
-    def _send(self, hub: HubClient) -> int:
-        """Send the outbox, for at most `MAX_SENDING_SECONDS`; returns the number of rows."""
+    def _send(self, hub: HubClient) -> str:
+        """Send the outbox, for at most `MAX_SENDING_SECONDS`; returns how many rows arrived, and what the hub refused."""
         from edgeloop_agent.outbox.sender import send
         from edgeloop_agent.outbox.store import Outbox, outbox_path
 
         path, settings = outbox_path(self.folder.path.parent), self.config.samples
         if settings.send == "nothing" or not path.exists():
-            return 0
+            return ""
         wanted = self._known_assignment().assignment.recordings
         outbox = Outbox(
             path, settings.max_bytes, check=False, context_bytes=settings.context_bytes
@@ -117,7 +116,11 @@ class UpdateCycle:
         try:
             if wanted:
                 outbox.release(wanted)
-            return send(outbox, hub, settings, time.monotonic() + MAX_SENDING_SECONDS, wanted)
+            before = outbox.counts()
+            rows = send(outbox, hub, settings, time.monotonic() + MAX_SENDING_SECONDS, wanted)
+            new = {what: n - before.get(what, 0) for what, n in outbox.counts().items() if "refused" in what}
+            said = [f"{rows} rows of the outbox sent"] if rows else []
+            return "; ".join([*said, *(f"{what}: {n}, they are gone" for what, n in new.items() if n)])
         finally:
             outbox.close()
 
