@@ -21,8 +21,7 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.tasks import Classification, Tensors
 from edgeloop_exporters.tensorrt_rules import violations
-from edgeloop_pipeline.bundling.drop_in import PYTHON
-from edgeloop_pipeline.bundling.drop_in_words import literal
+from edgeloop_pipeline.bundling.drop_in_words import programs
 from edgeloop_pipeline.recipe.recipe import load
 
 SIDE, CLASSES = 16, 4
@@ -148,8 +147,7 @@ def test_a_file_for_tensorrt_comes_beside_the_others(pictures: Path, tmp_path: P
 
 
 def test_a_name_from_a_file_ends_no_text_of_a_snippet() -> None:
-    given = dict.fromkeys(("version", "shape", "answer", "values", "layout", "model", "outputs", "number"), 1)
-    text = PYTHON.format(**given, input=literal('a"]); print("here"); ("'))
+    text = programs("net", [('a"]); print("here"); ("', "float32", (1, 3))], ["b"])["drop-in.py"]
     assert 'print(\\"here\\")' in text and compile(text, "drop-in.py", "exec")
 
 

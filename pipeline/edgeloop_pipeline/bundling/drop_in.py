@@ -13,7 +13,7 @@ from edgeloop_contract.errors import ModelError, UsageError
 from edgeloop_exporters.drop_in import Door, Ending, with_doors
 from edgeloop_exporters.named_inputs import feeds_of
 from edgeloop_pipeline.bundling.drop_in_several import ended, of_several
-from edgeloop_pipeline.bundling.drop_in_words import literal
+from edgeloop_pipeline.bundling.drop_in_words import programs
 from edgeloop_pipeline.data.original_answers import Original
 from edgeloop_pipeline.recipe.settings import Imported, Normalize
 
@@ -21,39 +21,6 @@ __all__ = ["DROP_IN", "drop_in"]
 
 DROP_IN = ("drop-in.onnx", "drop-in.py", "drop-in.cpp")
 MAX_STEPS = 20  # of 255: the input is rounded from floats that were normalized elsewhere, and few values move by a step there
-
-PYTHON = '''"""{model}, {version} in int8, in the place of the original. pip install onnxruntime numpy"""
-
-import numpy as np
-import onnxruntime
-
-session = onnxruntime.InferenceSession("drop-in.onnx", providers=["CPUExecutionProvider"])
-x = np.zeros((1, {shape}), np.float32)  # as the original takes it: normalized, {layout}
-answers = session.run([{outputs}], {{{input}: x}})
-print(*(answer.shape for answer in answers))  # {answer}
-'''
-CPP = """// {model}, {version} in int8, in the place of the original. Build: c++ -std=c++17 drop-in.cpp -lonnxruntime
-#include <onnxruntime_cxx_api.h>
-
-#include <cstdint>
-#include <iostream>
-#include <vector>
-
-int main() {{
-  Ort::Env env(ORT_LOGGING_LEVEL_WARNING, "drop-in");
-  Ort::SessionOptions options;
-  options.SetIntraOpNumThreads(1);
-  Ort::Session session(env, ORT_TSTR("drop-in.onnx"), options);
-  std::vector<int64_t> shape{{1, {shape}}};  // as the original takes it: normalized, {layout}
-  std::vector<float> x({values}, 0.0f);
-  auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-  auto input = Ort::Value::CreateTensor<float>(memory, x.data(), x.size(), shape.data(), shape.size());
-  const char* inputs[] = {{{input}}};
-  const char* outputs[] = {{{outputs}}};
-  auto answers = session.Run(Ort::RunOptions{{nullptr}}, inputs, &input, 1, outputs, {number});
-  for (auto& answer : answers) std::cout << answer.GetTensorTypeAndShapeInfo().GetElementCount() << " values\\n";
-}}
-"""
 
 
 def drop_in(
@@ -63,9 +30,9 @@ def drop_in(
 
     `small`: the int8 ONNX file; `samples`: raw (N, *sample), on which both must give the same. Raises ModelError where they do not.
     """
-    path = project / imported.model
+    path, title = project / imported.model, f"{name}, version {version} in int8, in the place of the original"
     if imported.inputs:
-        return _several(folder, small, imported, samples, path, f"{name}, version {version} in int8, in the place of the original")
+        return _several(folder, small, imported, samples, path, title)
     original = Original(path, imported.chosen, imported.layout, tuple(imported.shape))
     mean, std = tuple(normalize.mean), tuple(normalize.std)
     fed, answers = original.fed(samples, mean, std), original.answers(samples, mean, std)
@@ -82,18 +49,12 @@ def drop_in(
         off, step = float(np.abs(found - expected).max()), float(np.ptp(expected)) / 255
         if not off <= MAX_STEPS * max(step, 1e-6):
             raise ModelError(f"drop-in.onnx: gives otherwise than onnx-int8, by {off / max(step, 1e-9):.0f} of 255 steps")
-    shape = ", ".join(map(str, given.shape))
-    answer = ", ".join(f"(1, {', '.join(map(str, door.shape))})" for door in made)
-    words = {
-        "model": name, "version": f"version {version}", "input": literal(given.name), "number": len(made),
-        "outputs": ", ".join(literal(door.name) for door in made), "shape": shape, "answer": answer,
-        "values": int(np.prod(given.shape)), "layout": imported.layout.replace("_", " "),
-    }  # fmt: skip
-    for file, text in zip(DROP_IN[1:], (PYTHON, CPP), strict=True):
-        (folder / file).write_text(text.format(**words), encoding="utf-8")
-    (folder / DROP_IN[0]).write_bytes(content)
+    how = f"normalized, {imported.layout.replace('_', ' ')}"
+    calls = programs(title, [(given.name, "float32", (1, *given.shape))], [door.name for door in made], how)
+    _save(folder, content, calls)
     gives = ", ".join(f"{door.name} [N, {', '.join(map(str, door.shape))}]" for door in made)
-    return f"drop-in.onnx takes {given.name} [N, {shape}] and gives {gives}, as {path.name} does"
+    sizes = ", ".join(map(str, given.shape))
+    return f"drop-in.onnx takes {given.name} [N, {sizes}] and gives {gives}, as {path.name} does"
 
 
 def _several(folder: Path, small: bytes, imported: Imported, samples: Array, path: Path, title: str) -> str:
@@ -107,10 +68,14 @@ def _several(folder: Path, small: bytes, imported: Imported, samples: Array, pat
         scores = np.concatenate([ours.run(None, feeds_of(samples[i : i + 1], named))[0] for i in range(len(samples))])
         ending = _ending(scores, wanted)
     content, calls, said = of_several(small, imported, samples, ending, title)
+    _save(folder, content, calls)
+    return said
+
+
+def _save(folder: Path, content: bytes, calls: dict[str, str]) -> None:
     for file, text in calls.items():
         (folder / file).write_text(text, encoding="utf-8")
     (folder / DROP_IN[0]).write_bytes(content)
-    return said
 
 
 def _run(session: Any, x: Array) -> list[Array]:

@@ -10,7 +10,7 @@ from edgeloop_contract.errors import ModelError, UsageError
 from edgeloop_exporters.drop_in_ports import Port, given_to, with_ports
 from edgeloop_exporters.named_inputs import feeds_of, take_apart
 from edgeloop_exporters.state_axes import TURN
-from edgeloop_pipeline.bundling.drop_in_words import CPP_TYPES, cpp_of, literal, python_of
+from edgeloop_pipeline.bundling.drop_in_words import programs
 from edgeloop_pipeline.recipe.settings import Imported
 
 __all__ = ["ended", "of_several"]
@@ -41,12 +41,7 @@ def of_several(small: bytes, imported: Imported, samples: Array, ending: str, ti
         for port, found in zip(outputs, theirs.run(None, given_to(inputs, parts)), strict=True):
             _compare(port, found, wanted[port.here], ending)
     given = {value.name: [size if isinstance(size, int) else 1 for size in value.shape] for value in theirs.get_inputs()}
-    calls = {
-        "drop-in.py": python_of(title, [(port.name, port.dtype, given[port.name]) for port in inputs], [p.name for p in outputs]),
-        "drop-in.cpp": cpp_of(title, [(port.name, port.dtype, given[port.name]) for port in inputs], [p.name for p in outputs]),
-    }
-    if odd := next((port for port in inputs if port.dtype not in CPP_TYPES), None):
-        calls["drop-in.cpp"] = f"// {title}: its input {literal(odd.name)} is of {odd.dtype}, which C++ has no type for.\n"
+    calls = programs(title, [(port.name, port.dtype, given[port.name]) for port in inputs], [port.name for port in outputs])
     shown = [", ".join(f"{port.name} {port.dtype}" for port in ports) for ports in (inputs, outputs)]
     return content, calls, f"drop-in.onnx takes {shown[0]} and gives {shown[1]}, as the original does"
 

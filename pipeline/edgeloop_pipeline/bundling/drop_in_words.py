@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 
-__all__ = ["CPP_TYPES", "cpp_of", "literal", "python_of"]
+__all__ = ["literal", "programs"]
 
 Given = Sequence[tuple[str, str, Sequence[int]]]  # name, numpy's type and shape of each input
 CPP_TYPES = {
@@ -19,7 +19,7 @@ import numpy as np
 import onnxruntime
 
 session = onnxruntime.InferenceSession("drop-in.onnx", providers=["CPUExecutionProvider"])
-given = {{  # as the original takes them
+given = {{  # as the original takes them{how}
 {given}
 }}
 answers = session.run([{outputs}], given)
@@ -39,7 +39,7 @@ int main() {{
   options.SetIntraOpNumThreads(1);
   Ort::Session session(env, ORT_TSTR("drop-in.onnx"), options);
   auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-  std::vector<Ort::Value> given;  // as the original takes them
+  std::vector<Ort::Value> given;  // as the original takes them{how}
 {given}
   const char* inputs[] = {{{inputs}}};
   const char* outputs[] = {{{outputs}}};
@@ -57,21 +57,20 @@ def literal(name: str) -> str:
     return json.dumps(name, ensure_ascii=False)
 
 
-def python_of(title: str, given: Given, outputs: Sequence[str]) -> str:
+def programs(title: str, given: Given, outputs: Sequence[str], how: str = "") -> dict[str, str]:
+    """Their texts by file name. `how`: what more there is to say of the samples."""
+    named = {"title": title, "how": f": {how}" if how else "", "outputs": ", ".join(map(literal, outputs))}
     rows = [f"    {literal(name)}: np.zeros({tuple(shape)!r}, np.{_numpy(kind)})," for name, kind, shape in given]
-    return PYTHON.format(title=title, given="\n".join(rows), outputs=", ".join(map(literal, outputs)))
-
-
-def cpp_of(title: str, given: Given, outputs: Sequence[str]) -> str:
-    """All inputs of types that C++ has."""
-    rows = [
-        VALUE.format(i=i, sizes=", ".join(map(str, shape)), kind=CPP_TYPES.get(kind, "float"), count=math.prod(shape))
+    made = {"drop-in.py": PYTHON.format(**named, given="\n".join(rows))}
+    odd = next(((name, kind) for name, kind, _ in given if kind not in CPP_TYPES), None)
+    if odd is not None:
+        return made | {"drop-in.cpp": f"// {title}: its input {literal(odd[0])} is of {odd[1]}, which C++ has no type for.\n"}
+    values = [
+        VALUE.format(i=i, sizes=", ".join(map(str, shape)), kind=CPP_TYPES[kind], count=math.prod(shape))
         for i, (_, kind, shape) in enumerate(given)
     ]
-    return CPP.format(
-        title=title, given="\n".join(rows), inputs=", ".join(literal(name) for name, _, _ in given),
-        outputs=", ".join(map(literal, outputs)), number=len(outputs),
-    )  # fmt: skip
+    inputs = ", ".join(literal(name) for name, _, _ in given)
+    return made | {"drop-in.cpp": CPP.format(**named, given="\n".join(values), inputs=inputs, number=len(outputs))}
 
 
 def _numpy(kind: str) -> str:
