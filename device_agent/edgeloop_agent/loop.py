@@ -61,7 +61,7 @@ class Loop:
         )  # fmt: skip
         self.next_look = self.next_watch = 0.0
         self.watching = Recurring(log, "updates cannot go on", "updates go on")
-        self.memory_full = False
+        self.memory_full = self.memory_unknown = False
         self.in_flight = in_flight or InFlight()
         self.unsettled: list[tuple[Recording, Outcome]] = []
         self.next_settle = 0.0
@@ -194,8 +194,11 @@ class Loop:
                 self.models.use_variant(self.config.runtime.variant)
 
     def _memory(self) -> None:
-        ceiling = self.config.limits.memory_bytes
-        if resident_bytes() <= ceiling:
+        ceiling, resident = self.config.limits.memory_bytes, resident_bytes()
+        if not resident and not self.memory_unknown:
+            self.memory_unknown = True
+            self.log("warning", "memory_bytes is not watched: this system does not say how much memory a process has")
+        if resident <= ceiling:
             return
         self.models.results.clear()
         self.models.pool.keep_only(self.models.first)

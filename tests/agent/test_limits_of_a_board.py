@@ -40,6 +40,7 @@ def test_a_strict_place(name: str, inbox: Path, tmp_path: Path) -> None:
         eventually(lambda: len(agent.lines) == WINDOWS and 'updates result="' in agent.log)
         assert agent.metric("edgeloop_agent_samples_answered_total") == WINDOWS
         assert agent.metric("edgeloop_agent_worker_restarts_total") == 0 and "Traceback" not in agent.log
+        assert agent.log.count("memory_bytes is not watched") == (name == "no /proc")
 
 
 @pytest.mark.long
@@ -105,6 +106,7 @@ def test_a_clock_at_1970_that_jumps_to_now(inbox: Path, tmp_path: Path) -> None:
                 hub.edgeloop("rollout", "start", hub.publish(tmp_path / f"m-{number}.edgeloop"), "--steps", "100%")
                 eventually(lambda: agent.log.count("update committed") == number - 1)  # noqa: B023
                 eventually(lambda: agent.log.count("48 rows of the outbox sent") == number - 1)  # noqa: B023
+                eventually(lambda: hub.get("/api/v1/devices")[0]["version"] == number)  # noqa: B023
                 hub.edgeloop("rollout", "abort", str(number - 1))
                 behind.write_text("0")
             assert agent.log.splitlines()[1].startswith("1970-01-01T00:00") and "Traceback" not in agent.log

@@ -281,6 +281,11 @@ def test_a_provider_that_does_not_answer_is_one_sentence_and_passwords_work(hub:
     browser.sign_in(hub, "/versions")
     provider.token = exchanged  # type: ignore[method-assign]
     assert time.monotonic() - begun < 3.5  # timeout_seconds is 2
-    assert browser.status == 502 and "does not answer" in failure(browser) and "A password works meanwhile" in failure(browser)
+    assert (
+        browser.status == 502
+        and "does not answer as it should" in failure(browser)
+        and "A password works meanwhile" in failure(browser)
+    )
+    assert "127.0.0.1" not in failure(browser) and "does not answer" in (hub.folder / "hub.log").read_text()
     browser.get(hub.address + "/sign-in", {"name": "ada", "password": PASSWORD})
     assert browser.is_in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
@@ -20,6 +21,8 @@ from edgeloop_hub.auth.oidc.requests import ProviderAway, SignInRefused
 from edgeloop_hub.auth.sign_in_settings import CALLBACK
 from edgeloop_hub.web.page import PageRequest, local_path
 from edgeloop_hub.web.sign_in import session_cookie, sign_in_form, too_many
+
+LOG = logging.getLogger("edgeloop_hub")
 
 BROWSER = "edgeloop_sign_in"  # the cookie that says which browser began a sign-in
 ASKING = threading.BoundedSemaphore(8)  # threads of a worker that wait for the provider; others answer as ever
@@ -117,9 +120,14 @@ def _code(provider: Provider, asked: Any) -> str:
 
 
 def _failed(state: State, error: EdgeloopError, following: str) -> Response[bytes]:
-    away = "" if not isinstance(error, ProviderAway) else " A password works meanwhile, for who has one."
-    status = 502 if isinstance(error, ProviderAway) else 403 if isinstance(error, SignInRefused) else 503
-    return sign_in_form(state, status, f"You are not signed in: {error}.{away}", following)
+    if isinstance(error, ProviderAway):
+        provider: Provider = state.provider
+        if provider.said != str(error):  # strangers see this page, and can ask for it as often as they like
+            provider.said = str(error)
+            LOG.warning("sign-in: %s", error)
+        why = f"{provider.oidc.shown_name} does not answer as it should; the hub's log has the reason"
+        return sign_in_form(state, 502, f"You are not signed in: {why}. A password works meanwhile, for who has one.", following)
+    return sign_in_form(state, 403 if isinstance(error, SignInRefused) else 503, f"You are not signed in: {error}.", following)
 
 
 def _browser_cookie(state: State, value: str, seconds: int) -> Cookie:

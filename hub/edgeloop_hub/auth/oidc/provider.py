@@ -45,6 +45,7 @@ class Provider:
         self._requests = ProviderRequests(oidc.shown_name, oidc.timeout_seconds, ca_file)
         self._metadata: _Read | None = None
         self._keys: _Keys | None = None
+        self.said = ""  # why it could not be asked, as the log has it last
 
     def authorization_url(self, state: str, nonce: str, verifier: str) -> str:
         """Where a browser is sent. Raises ProviderAway."""
