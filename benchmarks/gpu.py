@@ -207,10 +207,12 @@ class Script:
             yield Row(f"training in {precision}", rates[precision], "images/s", rates["float32"], ratio, "peer: float32")
 
     def _ways(self) -> list[str]:
-        from edgeloop_agent.runtimes.onnx import available_providers, installed_accelerators
-        from edgeloop_agent.runtimes.providers import CPU, ways
+        from edgeloop_agent.runtimes.onnx import available_providers
+        from edgeloop_agent.runtimes.providers import CPU, ways, with_engines
 
-        found = ways(available_providers(), installed_accelerators())
+        # NVIDIA's alone: OpenVINO runs on the CPU, and never in a process that has torch.
+        available = available_providers()
+        found = ways(available, with_engines(available))
         if found == [""] and not self.dry:
             raise NotRun("this onnxruntime has neither CUDA nor TensorRT; pip install onnxruntime-gpu in the place of onnxruntime")
         return [CPU] if found == [""] else found
