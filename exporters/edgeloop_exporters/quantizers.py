@@ -40,6 +40,7 @@ class ActivationQuantizer(nn.Module):
         self.following: Following | None = None
         self.seen: list[Tensor] = []
         self.extremes: list[tuple[float, float]] = []  # of each calibration sample
+        self.chosen: dict[tuple[Method, float], tuple[float, float]] = {}  # ranges of what was seen so far
         self.low: Tensor
         self.high: Tensor
         self.register_buffer("low", torch.zeros(()))
@@ -68,14 +69,16 @@ class ActivationQuantizer(nn.Module):
         """Choose the range from what was observed."""
         if self.seen and not self.fixed:
             method = method if self.most is None else "minmax"
-            low, high = clipped(torch.cat(self.seen), method, percentile, self.symmetric)
+            if (method, percentile) not in self.chosen:  # repairs choose the same range again and again
+                self.chosen[method, percentile] = clipped(torch.cat(self.seen), method, percentile, self.symmetric)
+            low, high = self.chosen[method, percentile]
             if method == "minmax":  # of every value, not of the sample
                 low, high = min(a for a, _ in self.extremes), max(b for _, b in self.extremes)
             self.low.fill_(low)
             self.high.fill_(high if self.most is None else max(high, self.most))
 
     def forget(self) -> None:
-        self.seen, self.extremes = [], []
+        self.seen, self.extremes, self.chosen = [], [], {}
 
     @torch.no_grad()
     def _observe(self, x: Tensor) -> None:
@@ -83,6 +86,7 @@ class ActivationQuantizer(nn.Module):
         rows = rows.clamp(min=self.least) if math.isfinite(self.least) else rows
         self.extremes += list(zip(rows.amin(1).tolist(), rows.amax(1).tolist(), strict=True))
         flat = rows.flatten()
+        self.chosen.clear()
         self.seen.append(flat[:: max(1, flat.numel() // SEEN_A_BATCH)].clone())
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ from edgeloop_exporters.quantizers import WEIGHT_MAX, WeightQuantizer
 DAMPING = 0.01  # of the mean of the second moments' diagonal: weights of faint inputs must not be played off against each other
 MAX_VALUES = 2**24  # of a layer's inputs that are looked at
 MAX_ROWS = 16_384
+BLOCK = 64  # weights; those after them hear of a block's errors at once, which costs one product instead of many small ones
 
 
 def round_weights(module: fx.GraphModule, x: Tensor) -> None:
@@ -92,9 +93,15 @@ def _rounded(weight: Tensor, seen: Tensor, scales: Tensor) -> Tensor:
     peak = w.abs().argmax(2, keepdim=True)
     largest = w.gather(2, peak)
     result = torch.empty_like(w)
-    for i in range(w.shape[2]):
-        value = torch.where(peak == i, largest, w[:, :, i : i + 1])
-        result[:, :, i : i + 1] = (value / scale).round().clamp(-WEIGHT_MAX, WEIGHT_MAX) * scale
-        error = (w[:, :, i : i + 1] - result[:, :, i : i + 1]) / inverse[:, None, i : i + 1, i]
-        w[:, :, i + 1 :] -= error * inverse[:, None, i, i + 1 :]
+    for start in range(0, w.shape[2], BLOCK):
+        end = min(start + BLOCK, w.shape[2])
+        block = w[:, :, start:end].permute(2, 0, 1).contiguous()  # (weights, groups, outputs): one weight's values lie together
+        errors = torch.empty_like(block)
+        for i, at in enumerate(range(start, end)):
+            value = torch.where(peak == at, largest, block[i, ..., None])
+            grid = ((value / scale).round().clamp(-WEIGHT_MAX, WEIGHT_MAX) * scale)[..., 0]
+            result[:, :, at] = grid
+            errors[i] = (block[i] - grid) / inverse[:, at, at, None]
+            block[i + 1 :] -= errors[i] * inverse[:, at, at + 1 : end].T[..., None]
+        w[:, :, end:] -= errors.permute(1, 2, 0) @ inverse[:, start:end, end:]
     return torch.empty_like(w).scatter_(2, rows, result).reshape(weight.shape)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,11 +21,12 @@ from edgeloop_contract.bench_report import MeasuredVariant
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import INPUT, SCORES, Cost, Variant
 
-__all__ = ["WARM_UP", "best_threads", "latency", "measure_bundle", "samples_of"]
+__all__ = ["WARM_UP", "best_of", "best_threads", "latency", "measure_bundle", "samples_of"]
 
 WARM_UP = 10
 MIN_RUNS = 30
 MAX_RUNS = 2000
+THREADS = (1, 2, 4)
 
 
 def latency(runtime: Runtime, samples: Array | Mapping[str, Array], threads: int, seconds: float) -> Cost:
@@ -47,11 +49,16 @@ def best_threads(
     variant: Variant, model: bytes, samples: Array | Mapping[str, Array], seconds: float, options: RuntimeOptions = PLAIN
 ) -> Cost:
     """The least p50 over 1, 2 and 4 threads, as far as this device has the cores: more can be slower on small networks."""
-    costs = []
-    for threads in (1, 2, 4) if options.way in ("", CPU, OPENVINO) else (1,):
-        if threads <= cores():
-            costs.append(latency(open_runtime(variant, model, threads, options), samples, threads, seconds))
-    return min(costs, key=lambda cost: cost.latency_us_p50)
+    tried = THREADS if options.way in ("", CPU, OPENVINO) else (1,)
+    return best_of(lambda threads: open_runtime(variant, model, threads, options), samples, seconds, tried)
+
+
+def best_of(
+    opened: Callable[[int], Any], samples: Array | Mapping[str, Array], seconds: float, tried: Sequence[int] = THREADS
+) -> Cost:
+    """As `best_threads`, of whatever `opened` gives for a number of threads: it has `run`."""
+    counts = [threads for threads in tried if threads <= cores()]
+    return min((latency(opened(count), samples, count, seconds) for count in counts), key=lambda cost: cost.latency_us_p50)
 
 
 def measure_bundle(bundle: Bundle, seconds: float = 0.5, options: RuntimeOptions = PLAIN) -> list[MeasuredVariant]:

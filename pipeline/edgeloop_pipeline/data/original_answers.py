@@ -34,6 +34,17 @@ def files_beside(path: Path) -> list[Path]:
 
 
 @dataclass(frozen=True)
+class _Calls:
+    session: Any
+    given: str
+    wanted: list[str]
+
+    def run(self, x: Array) -> list[Array]:
+        answers: list[Array] = self.session.run(self.wanted, {self.given: x})
+        return answers
+
+
+@dataclass(frozen=True)
 class Original:
     """A model file that gives answers. `wanted`: the outputs that count, () the first; `layout`, `shape`: as in `imported`.
 
@@ -49,11 +60,15 @@ class Original:
     @cached_property
     def _session(self) -> Any:
         from edgeloop_agent.hardware import cores
+
+        return self._opened(cores())
+
+    def _opened(self, threads: int) -> Any:
         from edgeloop_agent.runtimes.onnx import session_of
         from edgeloop_exporters.model_files.reading import content_of
 
         try:
-            session = session_of(content_of(self.path), cores())
+            session = session_of(content_of(self.path), threads)
         except (DataError, ModelError):
             raise
         except Exception as error:  # onnxruntime's own types
@@ -91,6 +106,16 @@ class Original:
                 raise UsageError(f"{self.path}: leaves sizes of {given.name} {list(given.shape)} open; set imported.shape")
             x = x.reshape(len(x), *sizes)
         return np.ascontiguousarray(x, np.float16 if given.type == "tensor(float16)" else np.float32)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether the file has one input, and takes a single sample there."""
+        given = self._session.get_inputs()
+        return len(given) == 1 and (given[0].shape[0] == 1 or not isinstance(given[0].shape[0], int))
+
+    def calls(self, threads: int) -> _Calls:
+        """The file as something that can be timed: `run` takes what `fed` gives."""
+        return _Calls(self._opened(threads), *self.names)
 
     def answers(self, values: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Array]:
         """By output, (N, …) float32. Raises ModelError where the file does not take such samples."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -53,7 +53,7 @@ class Graph:
     """A folded graph with quantizers in it.
 
     `floats`: its parameters by name before calibration changed any; `nodes`: its number of operations when traced,
-    simplified, and folded.
+    simplified, and folded; `rounded`: the weights that `choose` rounded last by their inputs, for the next step on the same ranges.
     """
 
     module: fx.GraphModule
@@ -64,6 +64,7 @@ class Graph:
     floats: dict[str, Tensor]
     equalized: tuple[str, ...] = ()
     nodes: tuple[int, int, int] = (0, 0, 0)
+    rounded: dict[tuple[Method, float], dict[str, Tensor]] = field(default_factory=dict)
 
 
 def folded(saved: Saved, splits: PreparedSplits) -> tuple[fx.GraphModule, int]:
@@ -151,15 +152,20 @@ def observe(graph: Graph, values: Array) -> None:
 def choose(graph: Graph, values: Array, method: Method | None = None) -> None:
     """Choose the ranges from the observed values, by the graph's method or another one, and switch to integers."""
     module, options = graph.module, graph.options
+    ranges = (method or options.method, options.percentile)
     put(module, graph.floats)
-    quantization.choose_ranges(module, method or options.method, options.percentile)
+    quantization.choose_ranges(module, *ranges)
     some = samples_of(graph.normalization, _some(values))
     if options.correct_biases:
         quantization.set_mode(module, "off", "off")
         wanted = bias_correction.means(module, some)
     quantization.set_mode(module, "quantize", "quantize")
-    if options.round_by_inputs:
+    if options.round_by_inputs and ranges in graph.rounded:
+        put(module, graph.rounded[ranges])
+    elif options.round_by_inputs:
         rounding.round_weights(module, some)
+        graph.rounded.clear()
+        graph.rounded[ranges] = {name: value.detach().clone() for name, value in module.named_parameters()}
     if options.correct_biases:
         bias_correction.correct_biases(module, some, wanted)
     quantization.settle(module)
@@ -183,7 +189,8 @@ def restore(graph: Graph, kept: dict[str, Tensor]) -> None:
 
 
 def forget(graph: Graph) -> None:
-    """Free the samples that calibration observed."""
+    """Free the samples that calibration observed, and what was made of them."""
+    graph.rounded.clear()
     for child in graph.module.modules():
         if isinstance(child, ActivationQuantizer):
             child.forget()

@@ -100,7 +100,7 @@ class Profile(Base):
         return energy.microjoules(runtime, samples, shipped_cost.ENERGY_SECONDS)
 
     def _stages(self, inputs: Inputs, samples: Array | dict[str, Array]) -> dict[str, FloatCost]:
-        """The cost of every stage's float network as a plain ONNX file: what would ship without the later stages."""
+        """The cost of every stage's float network: as a plain ONNX file, or as the file that it came in."""
         from edgeloop_agent.bench.measure import best_threads
         from edgeloop_contract.manifest import Precision
         from edgeloop_exporters.convert import to_onnx
@@ -109,7 +109,11 @@ class Profile(Base):
         from edgeloop_pipeline.quantization import quantized_graph
 
         project, rows = inputs.project, {}
+        original = self._original(inputs)
         for name, folder in inputs.holding(saved_network.WEIGHTS):
+            if name == "train" and original is not None:
+                rows[name] = original
+                continue
             saved = saved_network.load(project, folder)
             graph, _ = quantized_graph.folded(saved, project.splits)
             with tempfile.TemporaryDirectory() as scratch:
@@ -120,3 +124,22 @@ class Profile(Base):
                 model = path.read_bytes()
                 rows[name] = FloatCost(len(model), best_threads(variant, model, samples, self.seconds))
         return rows
+
+    def _original(self, inputs: Inputs) -> FloatCost | None:
+        """The cost of the imported file as it came, where `train` left it so; None else, and where it takes no single sample."""
+        from edgeloop_agent.bench.measure import best_of
+        from edgeloop_pipeline.data.original_answers import Original, files_beside
+
+        head, splits = inputs.project.recipe.head, inputs.project.splits
+        trained = inputs.project.recipe.stages.get("train", {})
+        if head.imported is None or head.imported.inputs or head.normalize is None or trained.get("epochs") != 0:
+            return None
+        if trained.get("weights") or trained.get("start"):
+            return None
+        path = inputs.project.recipe.folder / head.imported.model
+        original = Original(path, head.imported.chosen, head.imported.layout, tuple(head.imported.shape))
+        if not original.one_by_one:
+            return None
+        fed = original.fed(splits.test.values[:64], tuple(head.normalize.mean), tuple(head.normalize.std))
+        size = sum(file.stat().st_size for file in (path, *files_beside(path)))
+        return FloatCost(size, best_of(original.calls, fed, self.seconds))
