@@ -121,6 +121,23 @@ def test_each_of_several_inputs_keeps_its_name_and_a_scale_of_its_own_to_the_ans
     assert done.returncode == 0 and len(answers) == 60 and all(answer["label"] in LABELS.split(",") for answer in answers)
 
 
+def test_folders_that_are_named_after_the_labels_give_accuracy_for_several_inputs(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(three_inputs())
+    original, rng, wrong = onnxruntime.InferenceSession(three_inputs()), np.random.default_rng(4), 0
+    for i in range(80):
+        given = recording(rng)
+        (scores,) = original.run(None, {name: values[None] for name, values in given.items()})
+        label = (int(scores.argmax()) + (i % 10 == 0)) % 3  # a tenth of the labels is not what the model answers
+        folder = tmp_path / "seen" / LABELS.split(",")[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(folder / f"{i:02}.npz", **given)
+    found, said = compressed(tmp_path / "net.onnx", tmp_path / "seen", tmp_path / "small", "--labels", LABELS)
+    assert "the folders are named after the labels: accuracy is measured" in said
+    verified = next(stage for stage in found["stages"] if stage["name"] == "verify")["metrics"]
+    assert verified["metric"] == "accuracy" and 0.7 <= verified["float_accuracy"]["value"] < 1
+    assert all(file["accuracy"]["value"] >= verified["float_accuracy"]["value"] - 0.1 for file in verified["variants"].values())
+
+
 def test_a_state_is_carried_over_a_recording_and_its_rounding_does_not_add_up(tmp_path: Path) -> None:
     content, rng = recurrent(branch=True), np.random.default_rng(3)
     (tmp_path / "net.onnx").write_bytes(content)

@@ -46,11 +46,10 @@ def meaning_of_several(model: ModelFile, request: CompressRequest, path: Path) -
         model=MODEL, measure=answer.measure, output=wanted[0] if len(wanted) == 1 else "",
         outputs=wanted if len(wanted) > 1 else [], boxes=answer.boxes, layout="as_it_is", inputs=found.inputs,
     )  # fmt: skip
-    if answer.labelled or answer.boxes:
-        what = "boxes" if answer.boxes else "labels of folders"
-        raise UsageError(f"{request.model}: {what} are not for a model with several inputs; --task tensors compresses it")
+    if answer.boxes:
+        raise UsageError(f"{request.model}: boxes are not for a model with several inputs; --task tensors compresses it")
     return Meaning(
-        answer.task, imported, entry.normalize, [], answer.labels, False, (), (total_of(found.inputs),),
+        answer.task, imported, entry.normalize, [], answer.labels, answer.labelled, (), (total_of(found.inputs),),
         [*entry.facts, *answer.facts], [*entry.guesses, *answer.guesses], found.named,
     )  # fmt: skip
 
