@@ -42,6 +42,9 @@ PUBLIC = {
         ("--size", "3x48x192", "--normalize", "symmetric", "--task", "tensors", "--measure", "agreement"),
     ),
     "text detection": ("PP-OCRv4_det_infer.onnx", ("--size", "3x320x320", "--normalize", "imagenet", "--measure", "mask_iou")),
+    "text detection, printed pages": (
+        "PP-OCRv4_det_infer.onnx", ("--size", "3x320x320", "--normalize", "imagenet", "--measure", "mask_iou"),
+    ),
 }  # fmt: skip
 # On photographs without words.
 PLAIN = {
@@ -58,13 +61,14 @@ def measure(quick: bool) -> Iterator[Row]:
 
         def public(_: bool) -> Iterator[Row]:
             files = Path(FOLDER) if FOLDER else downloaded(place / "models")
-            text = written(pictures, place / "text")
+            text, pages = written(pictures, place / "text"), printed(place / "pages")
             for name in list(PUBLIC)[: 1 if quick else None]:
                 ending, said = PUBLIC[name]
                 found = next(files.rglob(f"*{ending}"), None)
                 if found is None:
                     raise NotRun(f"there is no {ending} in {files}")
-                yield from compared(name, found, text, place / name.replace(" ", "-"), said)
+                shown = pages if "pages" in name else text
+                yield from compared(name, found, shown, place / name.replace(" ", "-").replace(",", ""), said)
 
         def others(_: bool) -> Iterator[Row]:
             for name, (ending, said) in PLAIN.items():
@@ -182,6 +186,32 @@ def written(pictures: Path, folder: Path) -> Path:
             left, top = int(rng.integers(-10, max(1, TEXT_SIDE - sign.width // 2))), int(rng.integers(0, TEXT_SIDE - 20))
             picture.paste(sign, (left, top), sign)
         picture.save(folder / f"{number:03}.png")
+    return folder
+
+
+def printed(folder: Path) -> Path:
+    """Printed words: dark on light or light on dark, a little turned, blurred and shaded, as a scanner or camera sees them."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+    fonts = sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("DejaVuS*.ttf"))
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for number in range(TEXTS):
+        paper, ink = (tuple(int(v) for v in rng.integers(low, high, 3)) for low, high in ((200, 256), (0, 90)))
+        paper, ink = (ink, paper) if rng.random() < 0.2 else (paper, ink)
+        page = Image.new("RGB", (TEXT_SIDE, TEXT_SIDE), paper)
+        top = int(rng.integers(6, 30))
+        while top < TEXT_SIDE - 24:
+            font = ImageFont.truetype(str(fonts[rng.integers(len(fonts))]), int(rng.integers(14, 36)))
+            text = " ".join(rng.choice(WORDS, rng.integers(1, 6)))
+            ImageDraw.Draw(page).text((int(rng.integers(5, 60)), top), text, font=font, fill=ink)
+            top += int(font.size * rng.uniform(1.3, 2.5))
+        page = page.rotate(float(rng.normal(0, 3)), resample=Image.Resampling.BICUBIC, fillcolor=paper)
+        page = page.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 0.8))))
+        shade = np.linspace(rng.uniform(0.75, 1), 1, TEXT_SIDE)[:, None, None]
+        noisy = np.asarray(page) * shade + rng.normal(0, rng.uniform(0, 6), (TEXT_SIDE, TEXT_SIDE, 3))
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / f"{number:03}.png")
     return folder
 
 
