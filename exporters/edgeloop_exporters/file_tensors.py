@@ -86,7 +86,10 @@ def file_scores(
             elif start == 0 or recordings[start] != recordings[start - 1]:
                 memory = {}
         given = {INPUT: next(iter(given.values()))} if len(given) == 1 else given
-        answers = runtime.tensors(given, memory)
+        if isinstance(runtime, NamedModel):
+            answers = runtime.tensors(given, memory)
+        else:  # one input of whole numbers, one output
+            answers = {variant.output.name or SCORES: runtime.run(next(iter(given.values())))}
         found = [answers[spec.name or SCORES] for spec in variant.outputs]
         rows.append([*found, *(memory[state.input] for state in variant.states)])
     return joined([np.concatenate(parts) for parts in zip(*rows, strict=True)])

@@ -11,7 +11,7 @@ from edgeloop_exporters.graph import aten, tensor_of
 from edgeloop_exporters.quantizers import WeightQuantizer
 from edgeloop_exporters.rewrites import call
 
-__all__ = ["narrow_tokens", "rows_of_constants", "tables_in_int8"]
+__all__ = ["narrow_tokens", "rows_of_constants", "tables_in_int8", "tables_of_one_hots"]
 
 CASTS = {aten.to.dtype, aten._to_copy.default}
 MAX_ROWS = 1 << 22  # values of the rows that are looked up at once
@@ -53,6 +53,48 @@ def narrow_tokens(module: fx.GraphModule) -> None:
 def _reads_int64(node: fx.Node) -> bool:
     values = [source.meta.get("val") for source in node.all_input_nodes]
     return any(isinstance(value, Tensor) and value.dtype == torch.int64 for value in values)
+
+
+def tables_of_one_hots(module: fx.GraphModule) -> None:
+    """A linear layer of `id == 0, 1, 2, …`, as JAX writes the lookup of a row, as that lookup; other ids give the bias alone."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        ids = _ids_of_one_hot(module, node) if node.target is aten.linear.default else None
+        weight = tensor_of(module, node.args[1]) if ids is not None else None
+        if ids is None or weight is None:
+            continue
+        bias = tensor_of(module, node.args[2]) if len(node.args) > 2 and node.args[2] is not None else None
+        nothing = torch.zeros(1, len(weight))
+        table = torch.cat([nothing, weight.detach().T, nothing]) + (0 if bias is None else bias.detach())
+        name, count, value = f"table_{node.name}", weight.shape[1], ids.meta["val"]
+        module.register_parameter(name, torch.nn.Parameter(table, requires_grad=weight.requires_grad))
+        with graph.inserting_before(node):
+            rows = graph.get_attr(name)
+            rows.meta = {**node.meta, "val": table}
+            known = call(graph, node, aten.clamp.default, (ids, -1, count), value)
+            row = call(graph, node, aten.add.Tensor, (known, 1), value)
+            read = call(graph, node, aten.embedding.default, (rows, row), node.meta["val"])
+        node.replace_all_uses_with(read)
+        graph.erase_node(node)
+    graph.eliminate_dead_code()
+
+
+def _ids_of_one_hot(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """The whole numbers whose one-hot rows this linear layer takes; None for other layers."""
+    source: Any = node.args[0]
+    while source.target in CASTS:
+        source = source.args[0]
+    if source.target is not aten.eq.Tensor:
+        return None
+    spread, numbers = source.args[0], tensor_of(module, source.args[1])
+    if numbers is None or not torch.equal(numbers.flatten().long(), torch.arange(numbers.numel())):
+        return None
+    if spread.target not in (aten.reshape.default, aten.view.default, aten.unsqueeze.default):
+        return None
+    ids: Any = spread.args[0]
+    there, shape = ids.meta["val"], spread.meta["val"].shape
+    whole = not there.dtype.is_floating_point and numbers.shape[-1:] == (numbers.numel(),)
+    return ids if whole and len(shape) == there.dim() + 1 and shape[-1] == 1 else None
 
 
 def rows_of_constants(module: fx.GraphModule) -> None:

@@ -123,7 +123,7 @@ def test_each_of_several_inputs_keeps_its_name_and_a_scale_of_its_own_to_the_ans
 
 def test_folders_that_are_named_after_the_labels_give_accuracy_for_several_inputs(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(three_inputs())
-    original, rng, wrong = onnxruntime.InferenceSession(three_inputs()), np.random.default_rng(4), 0
+    original, rng = onnxruntime.InferenceSession(three_inputs()), np.random.default_rng(4)
     for i in range(80):
         given = recording(rng)
         (scores,) = original.run(None, {name: values[None] for name, values in given.items()})

@@ -73,7 +73,7 @@ def reshaped(build: Builder, x: Value, targets: tuple[list[int], list[int]]) -> 
         return build.call(torch.reshape, x, full[0])
     if list(x.a.shape) == full[0] and list(x.b.shape) == full[1]:
         return x
-    if x.batched() and len(full[0]) == 2 and (full[0][0], full[1][0]) == BATCHES:
+    if x.batched() and x.rank > 1 and len(full[0]) == 2 and (full[0][0], full[1][0]) == BATCHES:
         return build.call(torch.flatten, x, 1)  # without its number of channels, which pruning changes
     if len(free) > 1:
         return build.call(torch.reshape, x, [build.size(p, q) for p, q in zip(*full, strict=True)])

@@ -30,7 +30,9 @@ from edgeloop_pipeline.cli.run_options import FiniteRange, runs_option
 @click.option("--weights", type=click.Path(path_type=Path), help="Of FILE.py:FUNCTION, timm: or torchvision: (.safetensors, .pt).")
 @click.option("--name", default="", help="The model's name on devices and hub; default: the folder's name.")
 @click.option("--labels", default="", help="A file with one label a line, or labels with commas between.")
-@click.option("--normalize", default="", metavar="HOW", help="imagenet, unit, symmetric, counts, or MEAN/STD in counts (0 to 255).")
+@click.option(
+    "--normalize", default="", metavar="HOW", help="imagenet, unit, symmetric, counts, waveform (sound), or MEAN/STD in counts."
+)
 @click.option("--bgr/--rgb", default=None, help="The order of a picture's channels; default: rgb.")
 @click.option("--fit", type=click.Choice(["stretch", "crop", "letterbox"]), help="How a picture gets the model's size.")
 @click.option(
@@ -146,14 +148,15 @@ def _run(folder: Path, runs: Path, as_json: bool) -> None:
 
 
 def _normalize(text: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS
+    from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, SOUND
 
-    if not text or text in NORMALIZATIONS:
-        return NORMALIZATIONS[text] if text else None
+    known = NORMALIZATIONS | SOUND
+    if not text or text in known:
+        return known[text] if text else None
     try:
         mean, std = (tuple(float(part) for part in side.split(",")) for side in text.split("/"))
     except ValueError:
-        names = ", ".join(NORMALIZATIONS)
+        names = ", ".join(known)
         raise UsageError(f"--normalize {text}: say {names}, or MEAN/STD such as 127.5/127.5 or 124,116,104/58,57,57") from None
     if (
         not all(value > 0 and value < float("inf") for value in std)

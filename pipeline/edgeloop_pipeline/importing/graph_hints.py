@@ -11,6 +11,7 @@ __all__ = ["takes_counts"]
 PASSES = ("Cast", "Identity", "Transpose", "Unsqueeze", "Squeeze", "Reshape")
 LARGE = 32.0  # a mean or a divisor as large as this is in counts from 0 to 255, not in shares from 0 to 1
 MAX_STEPS = 64
+WHOLE = (2, 3, 4, 5)  # ONNX's numbers of uint8, int8, uint16 and int16
 
 
 def takes_counts(content: bytes, tensor: str) -> str:
@@ -18,6 +19,8 @@ def takes_counts(content: bytes, tensor: str) -> str:
     from edgeloop_exporters.model_files.onnx_file import parse_onnx
 
     graph = parse_onnx(content, tensor).graph
+    if any(value.name == tensor and value.type.tensor_type.elem_type in WHOLE for value in graph.input):
+        return "it takes whole numbers"
     constants = {i.name: i for i in graph.initializer}
     constants |= {n.output[0]: a.t for n in graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"}
     waiting, seen = [tensor], 0

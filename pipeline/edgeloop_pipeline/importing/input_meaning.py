@@ -17,16 +17,18 @@ from edgeloop_contract.preprocessing import (
     Grayscale,
     Letterbox,
     Normalize,
+    Resample,
     Resize,
     ResizeShorter,
     Step,
+    Window,
     prepare,
 )  # fmt: skip
 from edgeloop_exporters.model_files.description import InputMetadata, ModelFile, Tensor
 from edgeloop_pipeline.importing.graph_hints import takes_counts
 from edgeloop_pipeline.importing.request import CompressRequest
 
-__all__ = ["NORMALIZATIONS", "Entry", "entry_of"]
+__all__ = ["NORMALIZATIONS", "SOUND", "Entry", "entry_of"]
 
 MAX_VALUES = 1 << 26  # of one sample
 # Name → mean and std in counts from 0 to 255.
@@ -36,6 +38,7 @@ NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "symmetric": ((127.5,), (127.5,)),
     "counts": ((0.0,), (1.0,)),
 }
+SOUND = {"waveform": ((0.0,), (32768.0,)), "counts": NORMALIZATIONS["counts"]}  # of the 16 bits that sound is read in
 Ask = Callable[[str, list[str]], str | None]  # a question and its answers; None: nobody is there
 
 
@@ -64,6 +67,8 @@ def entry_of(model: ModelFile, content: bytes, request: CompressRequest, kind: s
     entry = Entry("as_it_is", said, list(request.steps), request.normalize or NORMALIZATIONS["counts"])
     if not entry.steps and kind == "pictures":
         _picture(entry, given, sizes, meaning, model, content, request, ask)
+    elif kind == "sound" and all(isinstance(step, Resample | Window) for step in entry.steps):
+        _sound(entry, given, sizes, content, request, ask)
     elif request.normalize is None and kind != "pictures":
         entry.facts.append("values go in as they are (--normalize changes them)")
     if request.steps and model.metadata.preprocessing is None:
@@ -125,6 +130,30 @@ def _picture(
     entry.normalize = _known_normalization(entry, given, meaning, model, content, request, ask)
 
 
+def _sound(entry: Entry, given: Tensor, sizes: tuple[int, ...], content: bytes, request: CompressRequest, ask: Ask) -> None:
+    """A model that takes the sound itself: its points, and what they are divided by."""
+    points = max(sizes, default=0)
+    if not entry.steps and math.prod(sizes) == points > 1:
+        entry.steps = [Window(length=points, hop=points, short="pad")]
+        entry.guesses.append(
+            f"sound is cut into pieces of {points:,} points at its own rate, and short recordings are padded; where the model wants"
+            " another rate, say a resample and a window step with --preprocess"
+        )
+    if request.normalize is not None:
+        entry.facts.append(f"normalization {_normalization(request.normalize)}, {request.source('normalize')}")
+    elif hint := takes_counts(content, given.name):
+        entry.facts.append(f"the network takes 16-bit sound as it is ({hint})")
+    else:
+        answer = ask(f"Which values does {given.name} take?", list(SOUND))
+        if answer is None:
+            raise UsageError(
+                f"{request.model}: does not say which values {given.name} takes; say --normalize waveform (−1 to 1), counts"
+                " (−32,768 to 32,767), or MEAN/STD in counts, as in the code that trained it"
+            )
+        entry.normalize = SOUND[answer]
+        entry.facts.append(f"normalization {answer}, as answered")
+
+
 def _fitted(entry: Entry, meaning: InputMetadata, request: CompressRequest, height: int, width: int) -> list[Step]:
     """The steps that give a picture its size."""
     if request.fit == "letterbox" or (request.fit is None and meaning.letterbox):
@@ -170,7 +199,7 @@ def _known_normalization(
 
 def _normalization(found: tuple[tuple[float, ...], tuple[float, ...]]) -> str:
     one = tuple(part if len(set(part)) > 1 else part[:1] for part in found)
-    name = next((name for name, known in NORMALIZATIONS.items() if known == one), "")
+    name = next((name for name, known in {**NORMALIZATIONS, **SOUND}.items() if known == one), "")
     mean, std = (", ".join(f"{v:g}" for v in (part if len(set(part)) > 1 else part[:1])) for part in found)
     return name or f"(x − {mean}) / {std}"
 

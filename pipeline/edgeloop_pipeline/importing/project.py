@@ -14,6 +14,7 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, EdgeloopError, ModelError, UsageError
 from edgeloop_exporters.constant_inputs import with_constants
+from edgeloop_exporters.count_inputs import COUNTS, with_float_input
 from edgeloop_exporters.cutting import only_outputs
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import content_of, read
@@ -25,7 +26,7 @@ from edgeloop_pipeline.importing import project_files, texts
 from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, Ask, Entry, entry_of
 from edgeloop_pipeline.importing.output_meaning import answer_of
 from edgeloop_pipeline.importing.request import CompressRequest, Meaning
-from edgeloop_pipeline.importing.several_inputs import has_several
+from edgeloop_pipeline.importing.several_inputs import has_several, takes_numbers
 from edgeloop_pipeline.importing.several_model import check_outputs, meaning_of_several, with_original_ports
 from edgeloop_pipeline.importing.torch_models import is_torch, with_onnx_file
 from edgeloop_pipeline.networks.imported import open_import
@@ -50,31 +51,8 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
     final.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-"))
     try:
-        if is_torch(request.reference):
-            request = with_onnx_file(request, scratch / project_files.MODEL)
-        else:
-            request = replace(request, model=in_newer_set(request.model, scratch / project_files.MODEL))
-        model = read(request.model, side_files=True)
-        if model.runtime == "tflite":
-            request, model = _from_tflite(request, model, scratch / project_files.MODEL)
-        content, original = content_of(request.model), model
-        if request.outputs and model.runtime == "onnx":
-            model, content = _of_outputs(model, content, request.outputs, scratch / project_files.MODEL)
-        path, tokens = scratch / project_files.MODEL, None
-        if request.tokenizer is None and texts.takes_only_tokens(model):
-            request = replace(request, tokenizer=texts.tokenizer_beside(request.model))
-        if request.tokenizer is not None and model.runtime == "onnx":
-            tokens = texts.text_model(model, content, request, request.tokenizer)
-            content = tokens.content
-            (scratch / texts.TOKENIZER).write_bytes(tokens.tokenizer)
-        if request.constants:
-            model, content = _with_constants(model, content, request, path)
-        path.write_bytes(content)
-        model = texts.described(model, path) if tokens is not None else model
-        several = tokens is None and has_several(model, request)
-        _check(model, request, several)
-        meaning = _of_several(model, original, request, path) if several else _meaning(model, content, request, path, ask, tokens)
-        project_files.write(scratch, request, meaning, path.read_bytes(), final)
+        request, meaning = _understood(request, ask, scratch)
+        project_files.write(scratch, request, meaning, (scratch / project_files.MODEL).read_bytes(), final)
         scratch.chmod(0o755)
         if final.exists():
             final.rmdir()
@@ -94,6 +72,39 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return meaning
+
+
+def _understood(request: CompressRequest, ask: Ask, scratch: Path) -> tuple[CompressRequest, Meaning]:
+    """Reads the model, writes what is compressed of it into `scratch`, and says what it is. The request names the file as read."""
+    path = scratch / project_files.MODEL
+    if is_torch(request.reference):
+        request = with_onnx_file(request, path)
+    else:
+        request = replace(request, model=in_newer_set(request.model, path))
+    model = read(request.model, side_files=True)
+    if model.runtime == "tflite":
+        request, model = _from_tflite(request, model, path)
+    content, original, tokens = content_of(request.model), model, None
+    if request.outputs and model.runtime == "onnx":
+        model, content = _of_outputs(model, content, request.outputs, path)
+    numbers = takes_numbers(model, request)
+    if request.tokenizer is None and not numbers and texts.takes_only_tokens(model):
+        request = replace(request, tokenizer=texts.tokenizer_beside(request.model))
+    if request.tokenizer is not None and model.runtime == "onnx":
+        tokens = texts.text_model(model, content, request, request.tokenizer)
+        content = tokens.content
+        (scratch / texts.TOKENIZER).write_bytes(tokens.tokenizer)
+    if request.constants:
+        model, content = _with_constants(model, content, request, path)
+    path.write_bytes(content)
+    model = texts.described(model, path) if tokens is not None else model
+    several = tokens is None and (numbers or has_several(model, request))
+    _check(model, request, several)
+    if not several and model.inputs[0].dtype in COUNTS:
+        path.write_bytes(with_float_input(content, model.inputs[0].name, str(request.model)))
+    if several:
+        return request, _of_several(model, original, request, path)
+    return request, _meaning(model, content, request, path, ask, tokens)
 
 
 def _check_names(request: CompressRequest) -> None:
@@ -134,7 +145,7 @@ def _check(model: ModelFile, request: CompressRequest, several: bool) -> None:
         raise ModelError(f"{request.model}: has no input; {remedy}")
     if model.variables:
         raise ModelError(f"{request.model}: its runtime keeps state from one call to the next, which is not compressed; {remedy}")
-    if request.tokenizer is None and texts.takes_only_tokens(model):
+    if request.tokenizer is None and texts.takes_only_tokens(model) and not takes_numbers(model, request):
         raise UsageError(f"{request.model}: takes token ids, of texts; say which tokenizer.json makes them, with --tokenizer")
     if several:
         return

@@ -15,15 +15,19 @@ from edgeloop_contract.errors import DataError, ModelError, UsageError
 from edgeloop_contract.preprocessing import Step, prepare
 from edgeloop_exporters.model_files.description import ModelFile, Tensor
 from edgeloop_pipeline.data.datasets.named_arrays import named_rows
-from edgeloop_pipeline.data.datasets.recordings import Recordings
+from edgeloop_pipeline.data.datasets.recordings import ARRAYS, Recordings
 from edgeloop_pipeline.data.several_inputs import PreparedInput, prepared_together
 from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, Entry
 from edgeloop_pipeline.importing.request import CompressRequest
 from edgeloop_pipeline.recipe.settings import ImportedInput
 
-__all__ = ["Several", "entry_of_several", "has_several", "is_open_second", "states_of", "total_of", "without_state_outputs"]
+__all__ = [
+    "Several", "entry_of_several", "has_several", "is_open_second", "states_of", "takes_numbers", "total_of",
+    "without_state_outputs",
+]  # fmt: skip
 
 FLOATS = {"float16": "float32", "float64": "float32", "bfloat16": "float32"}  # inside, and in the file that is written
+IDS = ("int32", "int64")
 TYPES = get_args(get_type_hints(ImportedInput)["dtype"])
 
 
@@ -43,6 +47,16 @@ class Several(msgspec.Struct, frozen=True):
 def has_several(model: ModelFile, request: CompressRequest) -> bool:
     """Whether the file has several inputs, or feeds one of its outputs back."""
     return len(model.inputs) > 1 or bool(states_of(model, request))
+
+
+def takes_numbers(model: ModelFile, request: CompressRequest) -> bool:
+    """Whether every input takes whole numbers, and the data are arrays of them: ids that somebody made, which go in as they are."""
+    if request.tokenizer is not None or not model.inputs or any(t.dtype not in IDS for t in model.inputs):
+        return False
+    try:
+        return Recordings(request.calibrate).files()[0].suffix.lower() in ARRAYS
+    except DataError:  # texts, most likely
+        return False
 
 
 def without_state_outputs(model: ModelFile, states: list[str]) -> ModelFile:
@@ -191,7 +205,8 @@ def _first(request: CompressRequest, several: bool) -> Array | Mapping[str, Arra
         return named_rows(files[0], found.inputs)[0] if len(files) == 1 else found.inputs
     if found.values is None:
         raise DataError(f"{files[0]}: {found.refused or 'has several arrays; the model takes one'}; repair or remove it")
-    return np.asarray(found.values)
+    rows = len(files) == 1 and files[0].suffix.lower() in ARRAYS and found.values.ndim > 1
+    return np.asarray(found.values[0] if rows else found.values)
 
 
 def total_of(inputs: list[ImportedInput]) -> int:

@@ -19,7 +19,7 @@ from edgeloop_pipeline.data.datasets.named_arrays import NamedFiles, digest_of, 
 from edgeloop_pipeline.data.datasets.scanning import is_hidden
 from edgeloop_pipeline.data.types import Split, Splits
 
-__all__ = ["MIN_RECORDINGS", "Recordings", "sides_of"]
+__all__ = ["ARRAYS", "MIN_RECORDINGS", "Recordings", "sides_of"]
 
 MIN_RECORDINGS = 8
 SHARES = (0.5, 0.75)  # the first half calibrates, the third quarter chooses, the last one tests
