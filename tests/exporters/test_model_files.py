@@ -71,6 +71,15 @@ LAYOUTS = {
     "as ONNX has it": (conv(), "NCHW"),
     "channels last": (conv(node("Transpose", "x", "t", perm=[0, 3, 1, 2]), reads="t", shape=("n", 8, 8, 3)), "NHWC"),
     "columns before rows": (conv(node("Transpose", "x", "t", perm=[0, 1, 3, 2]), reads="t"), "NCWH"),
+    "rounded at each call": (
+        onnx_file(
+            [node("DynamicQuantizeLinear", "x", "q s z"), node("ConvInteger", "q k z", "y")],
+            [value("x", ("n", 3, 8, 8))],
+            [value("y", None)],
+            {"k": W.astype(np.int8)},
+        ),
+        "NCHW",
+    ),
     "normalized before": (conv(node("Sub", "m x", "t"), reads="t", m=np.float32(1)), "NCHW"),
     "reshaped: no proof": (conv(node("Reshape", "x s", "t"), reads="t", s=np.array([1, 3, 8, 8])), None),
     "no convolution": (scored(node("MatMul", "x w", "y")), None),

@@ -21,7 +21,7 @@ def _table() -> dict[str, Kind]:
         "argmax": "ArgMax",
         "quantize": "QuantizeLinear",
         "dequantize": "DequantizeLinear",
-        "same": "Identity Cast CastLike Dropout",
+        "same": "Identity Cast CastLike Dropout DynamicQuantizeLinear",
         "reshape": "Reshape Squeeze Unsqueeze Flatten Expand",
         "transpose": "Transpose",
         "pad": "Pad Resize Upsample DepthToSpace SpaceToDepth",
