@@ -23,6 +23,7 @@ from edgeloop_exporters.normalization import InputNormalization, channels_first
 from edgeloop_exporters.outputs import outputs_of, separated
 from edgeloop_exporters.quantizers import is_symmetric
 from edgeloop_exporters.quiet import quiet
+from edgeloop_exporters.tiny_constants import as_vectors
 
 __all__ = ["InputNormalization", "takes_counts", "to_onnx", "to_tflite", "written"]
 
@@ -139,6 +140,7 @@ def _onnx(module: fx.GraphModule, normalization: InputNormalization, shape: tupl
     _register_operations()
     raw_is_quantized, symmetric = quantized and takes_counts(module, normalization), is_symmetric(module)
     body = separated(in_integers(module, 128 if symmetric else 0, True, raw_is_quantized) if quantized else copied(module))
+    as_vectors(body)
     entry: Entry = "dequantize" if raw_is_quantized else "normalize"
     moved_first = len(normalization.mean) > 1 and len(shape) > 1 and normalization.dtype != "int32"
     inputs = inputs_of(module)

@@ -35,7 +35,9 @@ ROOTS = {aten.sqrt.default, aten.rsqrt.default, aten.reciprocal.default, aten.lo
 CARRIED = {
     aten.pow.Tensor_Scalar, aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.rsub.Scalar, aten.mean.dim,
     aten.sum.dim_IntList, aten.exp.default, aten.clamp_min.default, aten.clamp.default, aten.abs.default, aten.amax.default,
-    aten.expand.default,
+    aten.expand.default, aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.permute.default, aten.transpose.int,
+    aten.squeeze.dim, aten.squeeze.default, aten.squeeze.dims, aten.unsqueeze.default, aten.adaptive_avg_pool1d.default,
+    aten.adaptive_avg_pool2d.default,
 }  # fmt: skip
 
 

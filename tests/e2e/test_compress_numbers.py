@@ -135,3 +135,41 @@ def test_a_waveform_is_cut_into_pieces_and_never_taken_at_a_guessed_scale(how: s
     assert min(file["accuracy"]["value"] for file in files.values()) >= 0.98
     (step,) = load(tmp_path / "small" / "recipe.yaml").head.preprocessing
     assert (step.length, step.hop, step.short) == (POINTS, POINTS, "pad")
+
+
+def of_power() -> bytes:
+    """The logarithm of a sound's power in eight bands: what is quiet counts as much as what is loud, and 8 bits hold one of them."""
+    rng = np.random.default_rng(5)
+    nodes = [
+        helper.make_node("Transpose", ["sound"], ["first"], perm=[0, 2, 1]),
+        helper.make_node("Conv", ["first", "w"], ["a"], kernel_shape=[16], strides=[8]), helper.make_node("Mul", ["a", "a"], ["b"]),
+        helper.make_node("GlobalAveragePool", ["b"], ["p"]), helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Add", ["f", "least"], ["above"]), helper.make_node("Log", ["above"], ["level"]),
+    ]  # fmt: skip
+    constants = {"w": rng.normal(0, 0.2, (8, 1, 16)).astype(np.float32), "least": np.array(1e-9, np.float32)}
+    return onnx_file(nodes, [("sound", F, ["batch", POINTS, 1])], [("level", F, ["batch", 8])], **constants)
+
+
+def test_what_a_logarithm_reads_stays_in_float_with_the_number_that_keeps_it_from_zero(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(of_power())
+    rng = np.random.default_rng(6)
+    np.save(tmp_path / "rows.npy", (rng.normal(0, 1, (64, POINTS, 1)) * 10 ** rng.uniform(-4, 0, (64, 1, 1))).astype(np.float32))
+    found, _ = compressed(tmp_path / "net.onnx", tmp_path / "rows.npy", tmp_path / "small", "--measure", "signal")
+    files = next(stage for stage in found["stages"] if stage["name"] == "verify")["metrics"]["variants"]
+    assert set(files) == {"onnx-int8", "tflite-int8"} and min(file["accuracy"]["value"] for file in files.values()) >= 0.85
+    session = onnxruntime.InferenceSession(tmp_path / "runs" / "small" / "onnx-int8.onnx")
+    (silence,) = session.run(None, {session.get_inputs()[0].name: np.zeros((1, POINTS, 1), np.float32)})
+    assert np.isfinite(silence).all() and silence.max() == pytest.approx(np.log(1e-9), abs=1e-3)
+
+
+def test_files_that_keep_little_are_said_at_the_end(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    alike = (1 + rng.normal(0, 0.003, (16, 4))).astype(np.float32)  # scores that differ by less than a step of theirs
+    nodes = [helper.make_node("MatMul", ["row", "w"], ["scores"])]
+    (tmp_path / "net.onnx").write_bytes(onnx_file(nodes, [("row", F, ["batch", 16])], [("scores", F, ["batch", 4])], w=alike))
+    np.save(tmp_path / "rows.npy", rng.normal(0, 1, (80, 16)).astype(np.float32))
+    found, said = compressed(tmp_path / "net.onnx", tmp_path / "rows.npy", tmp_path / "small", "--labels", "a,b,c,d")
+    files = next(stage for stage in found["stages"] if stage["name"] == "verify")["metrics"]["variants"]
+    worst = min(files, key=lambda name: files[name]["accuracy"]["value"])
+    assert files[worst]["accuracy"]["value"] < 0.9
+    assert f"please check: {worst} keeps {files[worst]['accuracy']['value']:.1%} by" in said and "--min-agreement 0.9 lets" in said
