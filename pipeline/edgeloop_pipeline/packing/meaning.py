@@ -13,6 +13,7 @@ from edgeloop_contract.tasks import Classification, Detection, Multilabel, Regre
 from edgeloop_contract.tensors import TensorSpec
 from edgeloop_exporters.model_files.description import InputMetadata, ModelFile
 from edgeloop_exporters.model_files.detectors import detector_of, labels_of
+from edgeloop_pipeline.packing.pixels import check_served, segmentation_of
 from edgeloop_pipeline.packing.request import PackRequest, Scores
 
 __all__ = ["steps_of", "task_of"]
@@ -37,6 +38,11 @@ def task_of(
         detection = _detection(models[0], inputs, outputs, labels, request, facts)
         if detection is not None:
             return detection
+    check_served(models, request)
+    if request.task in (None, "segmentation") and not request.quantities:
+        segmentation = segmentation_of(models, inputs, outputs, labels, request, facts)
+        if segmentation is not None:
+            return segmentation
     kind = request.task or ("regression" if request.quantities else None)
     wanted = len(labels or request.quantities)
     fitting = [spec for spec in outputs if math.prod(spec.shape) == wanted] if wanted else []
