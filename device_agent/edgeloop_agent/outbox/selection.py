@@ -19,7 +19,7 @@ QUANTILE_STEP = 0.02  # of the running quantile of confidence
 
 
 class Doubt(NamedTuple):
-    """Of an answer with several things. `most`: how doubtful the most doubtful one is, 0 to 1; `total`: the sum over all of them."""
+    """Of an answer with several things. `most`: of the most doubtful one, 0 to 1; `total`: the sum over all of them."""
 
     most: float
     total: float
