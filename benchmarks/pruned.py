@@ -1,6 +1,6 @@
-"""What pruning buys: the int8 files of two bundles of one task, before and after, with their accuracy as verified and latencies in turn.
+"""What pruning buys: the int8 files of two bundles, before and after: accuracy as verified, and latencies in turn.
 
-$BEFORE, $AFTER: the bundles, such as runs/blood_cells/blood_cells-1.edgeloop and runs/blood_cells_pruned/blood_cells_pruned-1.edgeloop.
+$BEFORE, $AFTER: the bundles, such as runs/blood_cells/blood_cells-1.edgeloop and that of `pruned.yaml`.
 """
 
 from __future__ import annotations
