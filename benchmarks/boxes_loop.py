@@ -10,6 +10,7 @@ runs it in minutes. With --quick the pictures are generated (tests/projects/shap
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -152,7 +153,8 @@ def another_look(values: Any) -> Any:
 def choice(bundle: Any, plan: Plan) -> list[float]:
     """What each picture of the stream is worth to the device that answers it; 0 where it does not keep it."""
     from edgeloop_agent.drift.monitor import DriftFollower
-    from edgeloop_agent.engine import Engine
+    from edgeloop_agent.engine import Answer, Engine
+    from edgeloop_agent.outbox.answers import doubt_of
     from edgeloop_agent.outbox.selection import SampleSelector
     from edgeloop_contract.bench_report import VariantChoice
 
@@ -165,8 +167,10 @@ def choice(bundle: Any, plan: Plan) -> list[float]:
     for value in stream(plan).values:
         choose.allowance = 1e9
         sample = value[None]
-        look = follower.observe(sample, engine.outputs({manifest.inputs[0].name: sample}, {}))
-        chosen = choose(look.features, look.confidence, look.drifting, None)
+        outputs = engine.outputs({manifest.inputs[0].name: sample}, {})
+        look, doubt = follower.observe(sample, outputs), doubt_of(manifest.task, Answer(0, sample=sample, scores=outputs))
+        assert doubt is not None
+        chosen = choose(look.features, 1 - doubt.most, look.drifting, None, doubt.total)
         worth.append(chosen.value if chosen else 0.0)
     return worth
 
@@ -182,7 +186,7 @@ def trained(plan: Plan) -> Path:
 
 def retrained(plan: Plan, rows: Any, weights: Path, scratch: Path, seed: int) -> Path:
     """The folder of a network that went on from the first one with these pictures, trained as `edgeloop retrain` does it."""
-    from edgeloop_pipeline.data.field_data import Field
+    from edgeloop_pipeline.data.field_data import Field, settings
     from edgeloop_pipeline.retraining.cycle import WARM_START_RATE
 
     seen, count = stream(plan), len(rows)
@@ -195,7 +199,7 @@ def retrained(plan: Plan, rows: Any, weights: Path, scratch: Path, seed: int) ->
     )  # fmt: skip
     rate = recipe_of(plan).stages["train"]["learning_rate"]
     more = [
-        f"field={{file: '{field.save(scratch).resolve()}'}}", f"train.start={weights.resolve()}",
+        f"field={json.dumps(settings(field.save(scratch).resolve(), 'detection'))}", f"train.start={weights.resolve()}",
         f"train.learning_rate={rate * WARM_START_RATE}", f"seed={seed}", *(f"{stage}=off" for stage in AFTER_TRAINING),
     ]  # fmt: skip
     edgeloop("run", plan.folder, "--runs", RUNS, *(word for change in (*plan.changes, *more) for word in ("--set", change)))

@@ -8,8 +8,9 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes import Placement
 from edgeloop_contract.errors import DataError
 
-__all__ = ["NOWHERE", "in_picture", "label_grid", "mask_of", "run_lengths"]
+__all__ = ["BACKGROUNDS", "NOWHERE", "in_picture", "label_grid", "mask_of", "run_lengths"]
 
+BACKGROUNDS = ("background", "__background__")  # labels that widely used models give what is nothing
 NOWHERE = 255  # the number of a pixel without a label: unknown truth, or outside of what the model saw
 
 

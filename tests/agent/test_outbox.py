@@ -199,6 +199,13 @@ def test_what_is_chosen() -> None:
     assert chooser(rng.standard_normal(8) * 5, 0.0, True, None) is None
 
 
+def test_a_frame_with_many_doubtful_boxes_goes_first() -> None:
+    """The most doubtful box alone says that it is kept; a person who looks at it settles all of them."""
+    chooser = SampleSelector(0.0, 0.1, 1e9, lambda: 1.0, lambda: 0.0)
+    few, many = (chooser(np.full(8, 10.0 * i), 0.1, True, None, doubtful) for i, doubtful in enumerate((1.0, 12.0)))
+    assert few is not None and many is not None and few.kind == many.kind == "uncertain" and few.value < many.value < 3
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
 def test_what_may_not_leave_is_taken_out(kind: type) -> None:
     image = np.random.default_rng(0).integers(0, 255, (10, 14, 3)).astype(kind)

@@ -18,6 +18,7 @@ from edgeloop_agent.drift.monitor import DriftObservation
 from edgeloop_agent.engine import Answer, Engine
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.outbox.answers import annotation_of, doubt_of
+from edgeloop_agent.outbox.selection import Doubt
 from edgeloop_agent.outbox.store import Outbox, outbox_path
 from edgeloop_agent.outbox.writer import OutboxWriter
 from edgeloop_agent.tracking.following import Following
@@ -48,12 +49,15 @@ def apart(*scores: float) -> Answer:
 
 
 @pytest.mark.parametrize(
-    ("scores", "doubt"),
-    [((), 0.0), ((0.25,), 1.0), ((1.0,), 0.0), ((0.95, 0.26), 0.98667), ((0.95, 0.125), 0.5), ((0.95, 0.04), 0.06667)],
-)
-def test_a_box_near_the_threshold_makes_a_frame_doubtful(scores: tuple[float, ...], doubt: float) -> None:
+    ("scores", "most", "total"),
+    [
+        ((), 0.0, 0.0), ((0.25,), 1.0, 1.0), ((1.0,), 0.0, 0.0), ((0.95, 0.26), 0.98667, 1.05333), ((0.95, 0.125), 0.5, 0.56667),
+        ((0.95, 0.04), 0.06667, 0.06667), ((0.25, 0.25, 0.125), 1.0, 2.5),
+    ],
+)  # fmt: skip
+def test_a_box_near_the_threshold_makes_a_frame_doubtful(scores: tuple[float, ...], most: float, total: float) -> None:
     """However many sure ones there are; below the lowest score that is looked at nothing is a box."""
-    assert doubt_of(BOXES, apart(*scores)) == pytest.approx(doubt, abs=1e-3)
+    assert doubt_of(BOXES, apart(*scores)) == pytest.approx((most, total), abs=1e-3)
 
 
 def test_an_object_that_was_followed_and_is_gone_makes_a_frame_doubtful(tmp_path: Path) -> None:
@@ -69,7 +73,7 @@ def test_an_object_that_was_followed_and_is_gone_makes_a_frame_doubtful(tmp_path
         assert not any(seen) and following.lost is lost
         following.follow([], HEIGHT, WIDTH, 0)
         assert not following.lost, "it is said once"
-    assert doubt_of(BOXES, msgspec.structs.replace(apart(1.0), lost=True)) == 1.0
+    assert doubt_of(BOXES, msgspec.structs.replace(apart(1.0), lost=True)) == (1.0, 1.0)
 
 
 def test_other_tasks_have_their_confidence() -> None:
@@ -129,7 +133,7 @@ def test_doubt_chooses_and_context_samples_bring_no_answer(tmp_path: Path) -> No
 
     for i, doubt in enumerate((0.05, 0.9, 0.05)):
         look = DriftObservation(features=np.full(4, 10.0 * i), confidence=0.6, drifting=False, label=0)
-        outbox_writer.sample(f"r{i}", 0, NOBODY, "", look, "", "m", "0" * 64, doubt, lambda i=i: answer(f"r{i}"))  # type: ignore[misc]
+        outbox_writer.sample(f"r{i}", 0, NOBODY, "", look, "", "m", "0" * 64, Doubt(doubt, doubt), lambda i=i: answer(f"r{i}"))  # type: ignore[misc]
     outbox_writer.stop()
     rows = Outbox(outbox_path(tmp_path), 1 << 20).batch(1 << 20, 10)
     (sample,) = [msgspec.msgpack.decode(row.body, type=Sample) for row in rows]

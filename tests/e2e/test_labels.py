@@ -20,6 +20,7 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.masks import run_lengths
 from edgeloop_contract.sample_messages import LabelAssignment, SampleAnnotations, SampleSummary
 from edgeloop_pipeline.fleet import label_formats
+from edgeloop_pipeline.fleet.label_formats.items import named
 
 NAMES = ["plain", 'with "quotes" & <signs>', "comma, semicolon; ümlaut"]
 HEIGHT, WIDTH = 7, 9
@@ -62,6 +63,18 @@ def test_labels_come_back_as_they_went(
     path = written(tmp_path_factory.mktemp("labels"), label_formats.FORMATS[kind](items, NAMES))
     wanted = [LabelAssignment(i.sample.device, i.sample.key, i.sample.label) for i in items if i.sample.label]
     assert told(path) == wanted
+
+
+@pytest.mark.parametrize("kind", ["csv", "coco", "label-studio"])
+@settings(deadline=None)  # it writes files
+@given(key=st.text("ab-_./~%é", min_size=8, max_size=20))
+def test_a_key_of_any_letters_comes_back(tmp_path_factory: pytest.TempPathFactory, kind: str, key: str) -> None:
+    """A device chooses its keys: of `pi-1` and `2-34567890` the last dash once made device `pi-1-2`; a slash led elsewhere."""
+    one = item(1, "plain", True)
+    one = label_formats.Item(msgspec.structs.replace(one.sample, key=key), one.values)
+    assert one.file.count("/") == 1 and ".." not in one.file and named(f"/data/upload/{one.file}") == ("pi-1", key)
+    path = written(tmp_path_factory.mktemp("labels"), label_formats.FORMATS[kind]([one], NAMES))
+    assert told(path) == [LabelAssignment("pi-1", key, "plain")]
 
 
 EDGE = st.integers(0, 40).map(lambda n: n / 40)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,33 @@ def test_nothing_on_an_image_is_said_by_an_option_or_by_the_format(tmp_path: Pat
     assert told(tmp_path / "c.json", known) == []
 
 
+def yolo_of(line: str, names: str = "names: [plain]\n") -> dict[str, str]:
+    return {"data.yaml": names, f"labels/pi-7-{KEY}.txt": line}
+
+
+WITHOUT_AREA = {
+    "coco": ("boxes", {"a.json": json.dumps(coco_of(bbox=[2.0, 1.0, 0.0, 3.0]))}),
+    "yolo": ("boxes", yolo_of("0 0.5 0.5 0 0.4")),
+    "a polygon in one line": ("masks", {"a.json": json.dumps(coco_of(segmentation=[[1, 1, 2, 1, 3, 1]]))}),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_AREA)
+def test_a_picture_whose_only_mark_has_no_area_stays_open(name: str, tmp_path: Path) -> None:
+    """Somebody saw something there: it must not be learnt as a picture of nothing."""
+    part, files = WITHOUT_AREA[name]
+    known, left_out = msgspec.structs.replace(PLAIN, part=part), Counter[str]()
+    (said,) = label_formats.read(written(tmp_path, files), True)
+    assert label_formats.assignments(said, known, left_out) == []
+    assert left_out["pictures in which no mark has an area: they stay open"] == 1
+
+
+def test_a_picture_painted_as_background_alone_is_settled(tmp_path: Path) -> None:
+    known = msgspec.structs.replace(PLAIN, part="masks", names=["thing"], background="plain")
+    (tmp_path / "a.json").write_text(json.dumps(coco_of(segmentation=[[0, 0, WIDTH, 0, WIDTH, HEIGHT, 0, HEIGHT]])))
+    assert told(tmp_path / "a.json", known) == [LabelAssignment("pi-7", KEY, annotation=Annotation(masks=[]))]
+
+
 def test_a_zip_of_yolo_is_read_as_its_folder_is(tmp_path: Path) -> None:
     known = msgspec.structs.replace(PLAIN, part="boxes")
     with zipfile.ZipFile(tmp_path / "yolo.zip", "w") as zipped:
@@ -182,10 +210,6 @@ def test_packed_run_lengths_are_those_of_the_tools() -> None:
     assert (brush.unpacked(of_the_sdk, 3, 5) == pixels).all()
     with pytest.raises(DataError, match="ends too early"):
         brush.unpacked(of_the_sdk[:9], 3, 5)
-
-
-def yolo_of(line: str, names: str = "names: [plain]\n") -> dict[str, str]:
-    return {"data.yaml": names, f"labels/pi-7-{KEY}.txt": line}
 
 
 UNFIT: dict[str, tuple[str, object, str]] = {

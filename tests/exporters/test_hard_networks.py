@@ -9,6 +9,8 @@ import torch
 
 from edgeloop_agent.hardware import int8_may_saturate
 from edgeloop_contract.errors import ModelError
+from edgeloop_exporters.outputs import Joining
+from edgeloop_models.blood_cells.network import detector
 from edgeloop_pipeline.compression.pruning import Channels, mask_of, remove_channels, sparse
 from edgeloop_pipeline.data.normalization import input_normalization
 from edgeloop_pipeline.networks import saved_network
@@ -69,6 +71,20 @@ def test_a_network_with_two_inputs_is_refused_in_words() -> None:
     splits = splits_of("")
     with pytest.raises(ModelError, match=r"2 inputs.*channels of one input"):
         saved_network.dry_run(TwoInputs(), input_normalization(splits), splits)
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_every_answer_keeps_its_channels(across: bool) -> None:
+    """A detector has four layers that answer for boxes, scores and points at each of its levels; the last one alone was kept whole."""
+    torch.manual_seed(0)
+    network = Joining(detector((3, 64, 64), 20, "small", points=17), ("boxes", "scores", "points")).eval()
+    x = torch.randn(1, 3, 64, 64)
+    shapes = {name: part.shape for name, part in network.parts(x).items()}
+    before = saved_network.parameters(network)
+    remove_channels(network, x, Channels(0.5, 8, across_layers=across))
+    assert {name: part.shape for name, part in network.parts(x).items()} == shapes
+    assert saved_network.parameters(network) < 0.6 * before
+    assert {m.out_channels for n, m in network.named_modules() if n.startswith("network.heads") and n.endswith(".1") and hasattr(m, "kernel_size")} == {4, 20, 51}  # fmt: skip
 
 
 def test_two_of_four_weights_stay() -> None:

@@ -17,6 +17,7 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.tasks import Anomaly, Classification, Detection, Multilabel, Regression, Segmentation, Task
 from edgeloop_pipeline.data import field_data
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
+from edgeloop_pipeline.recipe.settings import FieldData
 from edgeloop_pipeline.retraining.fetch_samples import field_of
 from field_samples import MAKERS, stored
 
@@ -185,3 +186,10 @@ def test_labels_of_another_task_are_refused_in_a_sentence(task: str, tmp_path: P
     path = field.save(tmp_path)
     with pytest.raises(DataError, match=f"{path.name}: its labels are .*{text}"):
         field_data.merged(splits(task, ("a",), np.zeros((8, *SIZE, 1), np.uint8), np.zeros(shape)), path, 0.25, 10)
+
+
+def test_pictures_with_boxes_get_half_of_the_training_samples(tmp_path: Path) -> None:
+    """30 pictures that people drew boxes in took a fifth of an epoch, and twice as many a third: the difference was theirs."""
+    for task, share in (("detection", 0.5), ("keypoints", 0.5), ("classification", 0.25), ("segmentation", 0.25)):
+        field = msgspec.convert(field_data.settings(tmp_path / "a.npz", task), FieldData)
+        assert (field.share, field.file) == (share, str(tmp_path / "a.npz"))

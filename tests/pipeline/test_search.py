@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from edgeloop_pipeline.data.types import PreparedSplits
+from edgeloop_pipeline.data.types import PreparedSplits, Samples
 from edgeloop_pipeline.results.training import BatchTrial
-from edgeloop_pipeline.training import search
+from edgeloop_pipeline.tasks.losses import cross_entropy
+from edgeloop_pipeline.training import memory, search
 from edgeloop_pipeline.training.batches import Batches
-from training_parts import network, train
+from edgeloop_pipeline.training.scoring import evaluation_batch
+from edgeloop_pipeline.training.settings import FitSettings
+from training_parts import NORMALIZATION, network, train
+
+
+class Held:
+    """Counts the bytes that autograd keeps for backward passes, and their most."""
+
+    def __init__(self) -> None:
+        self.now: dict[int, int] = {}
+        self.most = 0
+
+    def keep(self, tensor: torch.Tensor) -> Kept:
+        return Kept(self, tensor)
+
+
+class Kept:
+    """A tensor that a backward pass still needs."""
+
+    def __init__(self, held: Held, tensor: torch.Tensor) -> None:
+        self.held, self.tensor = held, tensor
+        held.now[id(self)] = tensor.nbytes
+        held.most = max(held.most, sum(held.now.values()))
+
+    def __del__(self) -> None:
+        del self.held.now[id(self)]
 
 
 class TestSearch:
@@ -26,6 +55,23 @@ class TestSearch:
         _, fitted = train(splits, tmp_path, precision="auto", channels_last="auto")
         assert set(fitted.facts.search.layouts) >= {"float32", "float32 channels last"}
         assert fitted.precision.startswith(("bf16", "float32"))
+
+    @pytest.mark.parametrize("batch", [8, "auto"])
+    def test_trials_hold_no_more_than_training_will(self, batch: int | str, tmp_path: Path) -> None:
+        """Of pictures of 256 × 256 pixels, 64 were tried where the recipe had 8: gigabytes, which stayed with the process."""
+        rows = np.arange(64)
+        values = np.random.default_rng(0).integers(0, 255, (64, 256, 256, 1)).astype(np.uint8)
+        pictures = Samples(values, rows % 3, rows, rows)
+        settings = FitSettings(batch=batch, learning_rate=0.1, precision="auto", channels_last="auto", max_memory_bytes=1)  # type: ignore[arg-type]
+        given, held = nn.Sequential(network()[0], nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3)), Held()
+        with torch.autograd.graph.saved_tensors_hooks(held.keep, lambda kept: kept.tensor):
+            search.choose_settings(
+                given, NORMALIZATION, PreparedSplits(("a", "b", "c"), pictures, pictures, pictures), settings, cross_entropy(0.0),
+                None, 0, tmp_path, lambda _: None,
+            )  # fmt: skip
+        samples = batch if isinstance(batch, int) else evaluation_batch(values)
+        few = NORMALIZATION.normalize(torch.from_numpy(values[:4]))
+        assert samples < 32 and 0 < held.most < 1.5 * memory.estimate(given, few, samples, "sgd", nullcontext).activations
 
     def test_smallest_batch_that_is_as_good(self) -> None:
         speeds = {16: 100.0, 32: 180.0, 64: 198.0, 128: 200.0}

@@ -10,6 +10,7 @@ import numpy as np
 from edgeloop_agent.box_answers import SCORE_DIGITS, found_boxes, found_points, label_name
 from edgeloop_agent.engine import Answer
 from edgeloop_agent.mask_answers import mask_answers
+from edgeloop_agent.outbox.selection import Doubt
 from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, AnnotatedPoint, Annotation
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes import Found
@@ -68,24 +69,21 @@ def _points(
     ]
 
 
-def doubt_of(task: Task, answer: Answer) -> float | None:
-    """How near the most doubtful box is to the score threshold, 0 (nothing near it) to 1 (on it); None for other tasks.
+def doubt_of(task: Task, answer: Answer) -> Doubt | None:
+    """How near boxes are to the score threshold, each from 0 (not near it) to 1 (on it); None for other tasks.
 
-    A frame with ten sure boxes and one doubtful one teaches something: the mean of the scores would hide it. Where an object that
-    was followed has no box any more, the model missed it, or nearly so: 1.
+    A frame with ten sure boxes and one doubtful one teaches something: the mean of the scores would hide it; one with ten doubtful
+    ones teaches more. Where an object that was followed has no box any more, the model missed it, or nearly so: 1 more.
     """
     if not isinstance(task, Detection) or not isinstance(answer.scores, Mapping):
         return None
-    if answer.lost:
-        return 1.0
     height, width = _picture(answer).shape[1:3]
     threshold = task.score_threshold
     scores = found_boxes(task, answer.scores, height, width, min(DOUBTED, threshold)).scores
-    if not len(scores):
-        return 0.0
     above, below = max(1.0 - threshold, 1e-6), max(threshold, 1e-6)
     far = np.where(scores >= threshold, (scores - threshold) / above, (threshold - scores) / below)
-    return float(1 - np.clip(far, 0, 1).min())
+    near = [*(1 - np.clip(far, 0, 1)).tolist(), *[1.0] * bool(answer.lost)]
+    return Doubt(max(near, default=0.0), sum(near))
 
 
 def _picture(answer: Answer) -> Array:

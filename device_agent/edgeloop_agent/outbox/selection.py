@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,15 @@ from edgeloop_contract.arrays import Array
 PRIORITY = {"random": 0.0, "rest": 0.9, "drifted": 1.0, "uncertain": 2.0, "labelled": 3.0, "event": 4.0}
 MAX_COMPARED = 256  # kept samples that a new one is compared with
 MIN_NOVELTY = 0.35  # root mean square distance, in standard deviations, below which a sample is not new
+MANY = 10.0  # things that are wholly doubtful, which give a sample half of what doubt can give
 QUANTILE_STEP = 0.02  # of the running quantile of confidence
+
+
+class Doubt(NamedTuple):
+    """Of an answer with several things. `most`: of the most doubtful one, 0 to 1; `total`: the sum over all of them."""
+
+    most: float
+    total: float
 
 
 @dataclass(frozen=True)
@@ -51,8 +60,14 @@ class SampleSelector:
                 np.interp(self.uncertain_share, np.concatenate([[0.0], np.cumsum(counts) / counts.sum()]), edges)
             )
 
-    def __call__(self, features: Array, confidence: float, drifting: bool, right: bool | None) -> SampleChoice | None:
-        """The choice for one sample; None: do not keep it. `right`: whether the answer was right, where the truth is known."""
+    def __call__(
+        self, features: Array, confidence: float, drifting: bool, right: bool | None, doubtful: float | None = None
+    ) -> SampleChoice | None:
+        """The choice for one sample; None: do not keep it. `right`: whether the answer was right, where the truth is known.
+
+        `doubtful`: how many doubtful things the answer has, each as far as it is so; a person who looks at such a sample settles
+        all of them. None: the answer is one thing.
+        """
         random = self.draw() < self.random_share
         uncertain = confidence < self.confidence_limit
         self.confidence_limit += (
@@ -68,7 +83,8 @@ class SampleSelector:
             novelty = self._novelty(features)
             if novelty >= MIN_NOVELTY:
                 self.allowance -= 1
-                worth = (1 - confidence) * 0.7 + min(novelty, 4.0) / 4.0 * 0.29
+                doubt = 1 - confidence if doubtful is None else doubtful / (doubtful + MANY)
+                worth = doubt * 0.7 + min(novelty, 4.0) / 4.0 * 0.29
                 return self._chosen("uncertain" if uncertain else "drifted", worth, features, random)
         return self._chosen("random", 0.5, features, True) if random else None
 

@@ -18,7 +18,7 @@ from edgeloop_agent.config import Samples as Settings
 from edgeloop_agent.drift.monitor import DriftObservation
 from edgeloop_agent.logs import Recurring
 from edgeloop_agent.outbox.redaction import packed, redacted
-from edgeloop_agent.outbox.selection import PRIORITY, SampleChoice, SampleSelector
+from edgeloop_agent.outbox.selection import PRIORITY, Doubt, SampleChoice, SampleSelector
 from edgeloop_agent.outbox.store import FILE, Outbox, Row, outbox_path
 from edgeloop_contract.annotations import Annotation
 from edgeloop_contract.arrays import Array
@@ -68,17 +68,17 @@ class OutboxWriter:
         truth: str,
         model: str,
         sha256: str,
-        doubt: float | None = None,
+        doubt: Doubt | None = None,
         answer: Callable[[], Annotation | None] = lambda: None,
     ) -> None:
         """Consider one answered sample (1, *sample), by input where there are several.
 
-        `doubt`: 0 to 1, where it is not 1 - the confidence. `answer`: asked for where a person may correct it.
+        `doubt`: where it is not 1 - the confidence. `answer`: asked for where a person may correct it.
         """
         if self.settings.send != "samples":
             return
-        sure = observation.confidence if doubt is None else 1 - doubt
-        choice = self._choose(observation.features, sure, observation.drifting, truth == prediction if truth else None)
+        sure, total = (observation.confidence, None) if doubt is None else (1 - doubt.most, doubt.total)
+        choice = self._choose(observation.features, sure, observation.drifting, truth == prediction if truth else None, total)
         if choice is None:
             if not self.settings.context_bytes:
                 return

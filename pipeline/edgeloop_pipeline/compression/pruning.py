@@ -57,7 +57,7 @@ def remove_channels(network: nn.Module, sample: Tensor, wanted: Channels) -> Non
             pruner = torch_pruning.pruner.BasePruner(
                 network, sample, importance=IMPORTANCES[wanted.importance](), global_pruning=wanted.across_layers,
                 pruning_ratio=1.0 - wanted.keep, pruning_ratio_dict={modules[n]: 1.0 - share for n, share in wanted.layers.items()},
-                max_pruning_ratio=0.9, ignored_layers=[last_layer(network, sample)], round_to=wanted.round_to,
+                max_pruning_ratio=0.9, ignored_layers=answering_layers(network, sample), round_to=wanted.round_to,
             )  # fmt: skip
             pruner.step()
             with torch.no_grad():
@@ -79,17 +79,45 @@ def _channels_a_group(module: Any) -> int:
     return int(getattr(module, "out_features", 0) or module.out_channels // module.groups)
 
 
-def last_layer(network: nn.Module, sample: Tensor) -> nn.Module | None:
-    """The layer with weights that runs last: its channels are the network's outputs."""
+def answering_layers(network: nn.Module, sample: Tensor) -> list[nn.Module]:
+    """The layers with weights whose channels are the network's answers; several where it has several outputs.
+
+    Found by the way back from the answer: what it meets first on each path.
+    """
+    made_by: dict[Any, nn.Module] = {}
     ran: list[nn.Module] = []
-    hooks = [m.register_forward_hook(lambda module, *_: ran.append(module)) for m in network.modules() if isinstance(m, WEIGHTED)]
+
+    def remember(module: nn.Module, _: object, output: Any) -> None:
+        ran.append(module)
+        if isinstance(output, Tensor) and output.grad_fn is not None:
+            made_by[output.grad_fn] = module
+
+    hooks = [m.register_forward_hook(remember) for m in network.modules() if isinstance(m, WEIGHTED)]
     try:
-        with torch.no_grad():
-            network(sample)
+        with torch.enable_grad():
+            answer = network(sample)
     finally:
         for hook in hooks:
             hook.remove()
-    return ran[-1] if ran else None
+    found: list[nn.Module] = []
+    waiting, seen = [tensor.grad_fn for tensor in _tensors(answer)], set[Any]()
+    while waiting:
+        step = waiting.pop()
+        if step is None or step in seen:
+            continue
+        seen.add(step)
+        if step in made_by:
+            found.append(made_by[step])
+        else:
+            waiting += [before for before, _ in step.next_functions]
+    return list(dict.fromkeys(found)) or ran[-1:]  # without gradients, the one that ran last
+
+
+def _tensors(answer: Any) -> list[Tensor]:
+    if isinstance(answer, Tensor):
+        return [answer]
+    parts = answer.values() if isinstance(answer, Mapping) else answer
+    return [tensor for part in parts for tensor in _tensors(part)]
 
 
 def _unprunable(network: nn.Module, sample: Tensor) -> str:

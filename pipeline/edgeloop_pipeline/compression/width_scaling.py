@@ -30,11 +30,11 @@ def narrowed(saved: Saved, sample: Tensor, widths: Mapping[str, float], round_to
 
 
 def roots(network: nn.Module, sample: Tensor) -> list[str]:
-    """The first layer of every group of dependent layers, without the last layer's group. Raises ModelError."""
+    """The first layer of every group of dependent layers, without those of the answering layers. Raises ModelError."""
     try:
         pruner = torch_pruning.pruner.BasePruner(
             network, sample, importance=torch_pruning.importance.GroupMagnitudeImportance(), pruning_ratio=0.5,
-            ignored_layers=[pruning.last_layer(network, sample)],
+            ignored_layers=pruning.answering_layers(network, sample),
         )  # fmt: skip
         groups = pruner.DG.get_all_groups(ignored_layers=pruner.ignored_layers, root_module_types=pruner.root_module_types)
         found = {id(group[0].dep.target.module) for group in groups}

@@ -14,9 +14,10 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes import POINT_VALUES, VALUES, Placement
 from edgeloop_contract.errors import DataError
 
-__all__ = ["MAX_BOXES", "NONE", "POINT_VALUES", "VALUES", "boxes_of", "moved", "padded", "values_of"]
+__all__ = ["MAX_BOXES", "NONE", "POINT_VALUES", "VALUES", "WITH_BOXES", "boxes_of", "moved", "padded", "values_of"]
 
 NONE = -1.0
+WITH_BOXES = ("detection", "keypoints")  # tasks
 MAX_BOXES = 1000  # in one picture
 LEAST_LEFT = 0.2  # of a box's area: what a crop cuts off more of is not asked for
 LEAST_PIXELS = 1.0

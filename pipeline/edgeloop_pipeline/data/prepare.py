@@ -18,7 +18,7 @@ from edgeloop_contract.preprocessing import Prepared, prepare
 from edgeloop_contract.preprocessing.base import StepBase
 from edgeloop_contract.resampling import to_model_rate
 from edgeloop_contract.tasks import MAX_MASKS, MAX_POINTS
-from edgeloop_pipeline.data.boxes import boxes_of, moved, padded
+from edgeloop_pipeline.data.boxes import WITH_BOXES, boxes_of, moved, padded
 from edgeloop_pipeline.data.label_checks import checked_labels
 from edgeloop_pipeline.data.label_names import classes_of, names_of
 from edgeloop_pipeline.data.masks import checked_mask, mask_in_sample, unlearnt
@@ -28,7 +28,6 @@ from edgeloop_pipeline.data.spill_array import SpillArray
 from edgeloop_pipeline.data.types import NAMES, PreparedSplits, Samples, Split, Splits
 
 MAX_PROBLEMS = 20  # named one by one
-WITH_BOXES = ("detection", "keypoints")
 
 
 def checked(loaded: Any, task: str = "classification") -> Splits:

@@ -9,10 +9,11 @@ import msgspec
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.preprocessing import Bgr, CenterCrop, Colour, Grayscale, Letterbox, Normalize, Resize, Step
-from edgeloop_contract.tasks import Classification, Detection, Multilabel, Regression, Task, Tensors
+from edgeloop_contract.tasks import Classification, Detection, Multilabel, Regression, Segmentation, Task, Tensors
 from edgeloop_contract.tensors import TensorSpec
 from edgeloop_exporters.model_files.description import InputMetadata, ModelFile
 from edgeloop_exporters.model_files.detectors import detector_of, labels_of
+from edgeloop_pipeline.packing.pixels import check_served, segmentation_of
 from edgeloop_pipeline.packing.request import PackRequest, Scores
 
 __all__ = ["steps_of", "task_of"]
@@ -24,19 +25,10 @@ def task_of(
     models: Sequence[ModelFile], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], request: PackRequest, facts: list[str]
 ) -> Task:
     """The task of the first file's tensors. Raises UsageError where it is asked for, and something that it needs is not known."""
-    labels = request.labels
-    if not labels:
-        for model in models:
-            if model.metadata.labels:
-                labels = list(model.metadata.labels)
-                facts.append(f"{len(labels)} labels, from {model.metadata.sources.get('labels', model.path)}")
-                if request.task in (None, "classification", "multilabel"):
-                    _check_different(labels, model)
-                break
-    if request.boxes is not None or (request.task in (None, "detection") and not request.quantities):
-        detection = _detection(models[0], inputs, outputs, labels, request, facts)
-        if detection is not None:
-            return detection
+    labels = _labels(models, request, facts)
+    in_pictures = _in_pictures(models, inputs, outputs, labels, request, facts)
+    if in_pictures is not None:
+        return in_pictures
     kind = request.task or ("regression" if request.quantities else None)
     wanted = len(labels or request.quantities)
     fitting = [spec for spec in outputs if math.prod(spec.shape) == wanted] if wanted else []
@@ -64,6 +56,33 @@ def task_of(
         return Multilabel(labels=labels, thresholds=[THRESHOLD] * wanted, scores=scores, output=output)
     facts += _hint(models)
     return Classification(labels=labels, scores=scores, output=output)
+
+
+def _labels(models: Sequence[ModelFile], request: PackRequest, facts: list[str]) -> list[str]:
+    """As said, else of the first file that has some."""
+    model = next((model for model in models if model.metadata.labels), None)
+    if request.labels or model is None:
+        return request.labels
+    labels = list(model.metadata.labels)
+    facts.append(f"{len(labels)} labels, from {model.metadata.sources.get('labels', model.path)}")
+    if request.task in (None, "classification", "multilabel"):
+        _check_different(labels, model)
+    return labels
+
+
+def _in_pictures(
+    models: Sequence[ModelFile], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], labels: list[str],
+    request: PackRequest, facts: list[str],
+) -> Detection | Segmentation | None:  # fmt: skip
+    """Boxes or masks. None where the outputs are none. Raises UsageError."""
+    if request.boxes is not None or (request.task in (None, "detection") and not request.quantities):
+        detection = _detection(models[0], inputs, outputs, labels, request, facts)
+        if detection is not None:
+            return detection
+    check_served(models, request)
+    if request.task in (None, "segmentation") and not request.quantities:
+        return segmentation_of(models, inputs, outputs, labels, request, facts)
+    return None
 
 
 def _detection(

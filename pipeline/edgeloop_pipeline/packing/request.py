@@ -12,7 +12,7 @@ from edgeloop_contract.tensors import Reset
 
 __all__ = ["PackRequest", "PackResult", "Scores", "TaskKind"]
 
-TaskKind = Literal["classification", "regression", "multilabel", "tensors", "detection"]
+TaskKind = Literal["classification", "regression", "multilabel", "tensors", "detection", "segmentation"]
 Scores = Literal["logits", "probabilities"]
 
 

@@ -21,7 +21,7 @@ from edgeloop_pipeline.quantization import quantized_graph
 from edgeloop_pipeline.quantization.quantized_graph import Graph, samples_of
 from edgeloop_pipeline.results.quantization import LayerLoss
 from edgeloop_pipeline.tasks.registry import task_for
-from edgeloop_pipeline.training.scoring import scores_of
+from edgeloop_pipeline.training.scoring import evaluation_batch, scores_of
 
 MAX_SAMPLES, MIN_SAMPLES = 256, 8
 MEAN_SAMPLES = 16  # samples that give a layer's mean error when it alone is rounded
@@ -124,7 +124,8 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float], s
     one = (time.perf_counter() - start) / MIN_SAMPLES
     samples = some_of(splits.validation, int(min(MAX_SAMPLES, max(MIN_SAMPLES, seconds / max(1, len(nodes)) / one))))
     task = task_for(splits)
-    x = samples_of(normalization, samples.values[: MAX_SAMPLES // 4])
+    few = min(MAX_SAMPLES // 4, evaluation_batch(samples.values))  # their outputs of every layer are held, of both graphs
+    x = samples_of(normalization, samples.values[:few])
     rounded = _Outputs(module)
     with torch.no_grad():
         rounded.run(x)

@@ -182,7 +182,7 @@ class RetrainingCycle:
     def _challenger(self, base: recipes.Recipe, champion: Champion, version: int, data: Path) -> recipes.Recipe:
         overrides = [
             recipes.Override("version", version),
-            recipes.Override("field", {"file": str(data)}),
+            recipes.Override("field", field_data.settings(data, base.head.task)),
             recipes.Override("parent", champion.sha256),
         ]
         if champion.weights:

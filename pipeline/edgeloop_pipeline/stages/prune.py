@@ -15,7 +15,7 @@ from edgeloop_pipeline.results.training import Epoch
 from edgeloop_pipeline.training.settings import FitSettings, PositiveInt
 
 Kept = Annotated[float, msgspec.Meta(gt=0, le=1)]
-TAYLOR_SAMPLES = 512
+TAYLOR_SAMPLES, GRADIENT_BATCH = 512, 128
 BUYS = {
     "channels": "smaller and faster in every runtime",
     "unstructured": "a smaller download after compression; no CPU kernel skips zeros, so latency and memory stay the same",
@@ -111,12 +111,14 @@ class Prune(Base):
         import torch
 
         from edgeloop_pipeline.tasks.registry import task_for
+        from edgeloop_pipeline.training.scoring import evaluation_batch
 
         splits = inputs.project.splits
         rows = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(0))[:TAYLOR_SAMPLES].numpy()
         loss = task_for(splits).loss()
         saved.network.eval()
-        for part in (rows[i : i + 128] for i in range(0, len(rows), 128)):
+        size = min(GRADIENT_BATCH, evaluation_batch(splits.train.values))  # pictures in detail would take gigabytes
+        for part in (rows[i : i + size] for i in range(0, len(rows), size)):
             x = saved.normalization.normalize(torch.from_numpy(splits.train.values[part]))
             labels = torch.from_numpy(splits.train.labels[part])
             loss(saved.network(x).float(), labels, x, torch.enable_grad).backward()

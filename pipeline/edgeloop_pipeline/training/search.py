@@ -17,10 +17,11 @@ from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_pipeline.cache.store import write
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.results.training import BatchTrial, SearchFacts
+from edgeloop_pipeline.system import malloc
 from edgeloop_pipeline.training import memory, schedules
 from edgeloop_pipeline.training.batches import Augment, Batches
 from edgeloop_pipeline.training.precision import Precision, choose, precision, this_hardware
-from edgeloop_pipeline.training.scoring import channels_last, copy_of, device
+from edgeloop_pipeline.training.scoring import channels_last, copy_of, device, evaluation_batch
 from edgeloop_pipeline.training.settings import FitSettings
 from edgeloop_pipeline.training.steps import gradients
 
@@ -39,7 +40,7 @@ SHARE_OF_FALL = {"one-cycle": 0.9, "cosine": 0.9, "plateau": 0.7, "constant": 0.
 FREE_SHARE = 0.8
 # Only a clearly faster candidate replaces the usual choice, so that noise does not change the training.
 CLEARLY_FASTER = 1.25
-LAYOUT_TRIAL_BATCH, LAYOUT_TRIAL_STEPS = 64, 6
+LAYOUT_TRIAL_BATCH, LAYOUT_TRIAL_STEPS = 64, 6  # at most
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ def choose_settings(
         return msgspec.json.decode(path.read_bytes(), type=SearchOutcome)
     start = time.perf_counter()
     made = Batches(
-        splits.train, normalization, LAYOUT_TRIAL_BATCH, settings.accumulate, seed, augment, settings.mixup, len(splits.labels)
-    )
+        splits.train, normalization, _trial_batch(settings, splits), settings.accumulate, seed, augment, settings.mixup,
+        len(splits.labels),
+    )  # fmt: skip
     made = replace(made, teacher_scores=teacher_scores)
     layouts, name, why, last = _layout(network, made, settings, loss)
     if layouts:
@@ -92,10 +94,17 @@ def choose_settings(
         curve = range_test(network, replace(made, batch=batch), settings, loss, chosen)
         rate = chosen_rate(curve, settings.schedule)
         log(f"learning rate {rate:.3g}, by a range test of {len(curve)} steps")
+    malloc.give_back()  # the trials' memory; training needs other sizes
     found = SearchOutcome(batch, rate, name, why, last, trials, curve, layouts, time.perf_counter() - start)
     if found.described():
         write(path, msgspec.json.encode(found))
     return found
+
+
+def _trial_batch(settings: FitSettings, splits: PreparedSplits) -> int:
+    """No more samples than training will hold at a time: 64 large pictures took gigabytes for a recipe of 8."""
+    wanted = settings.batch if isinstance(settings.batch, int) else evaluation_batch(splits.train.values)
+    return min(LAYOUT_TRIAL_BATCH, wanted)
 
 
 def _layout(network: nn.Module, made: Batches, settings: FitSettings, loss: Any) -> tuple[dict[str, float], str, str, bool]:

@@ -18,6 +18,8 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.sample_messages import SampleAnnotations, SampleSummary
 
 MEDIA = "media"
+# A device chooses its samples' keys: dashes would move to the device's name, and slashes lead to other folders.
+PLAIN, WRITTEN = re.compile(r"[^A-Za-z0-9_]"), re.compile(r"~([0-9a-f]{1,5})~")
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Item:
     @property
     def stem(self) -> str:
         """By this name an annotation finds its sample again, because some tools keep no other field."""
-        return f"{self.sample.device}-{self.sample.key}"
+        return f"{self.sample.device}-{PLAIN.sub(lambda found: f'~{ord(found[0]):x}~', self.sample.key)}"
 
     @property
     def file(self) -> str:
@@ -110,7 +112,7 @@ def named(file: str) -> tuple[str, str]:
     device, dash, key = stem.rpartition("-")
     if not dash or not device:
         raise DataError(f"{file!r} is not named DEVICE-KEY")
-    return device, key
+    return device, WRITTEN.sub(lambda found: chr(int(found[1], 16)), key)
 
 
 class Row(NamedTuple):

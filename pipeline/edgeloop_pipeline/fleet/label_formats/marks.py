@@ -50,7 +50,7 @@ class Marks:
 
 
 def assignments(said: Marks, known: SampleAnnotations, left_out: Counter[str]) -> list[LabelAssignment]:
-    """What to tell the hub. `left_out`: counts what says nothing, and what became of it, in words.
+    """What to tell the hub; [] where nothing that was marked is left. `left_out`: counts what says nothing, in words.
 
     Raises DataError for what does not fit the sample.
     """
@@ -86,6 +86,10 @@ def assignments(said: Marks, known: SampleAnnotations, left_out: Counter[str]) -
         annotation = Annotation(boxes=placed)
     else:
         annotation = Annotation(masks=_masks(said.marks, known, where))
+    things = any(mark.label != known.background for mark in said.marks)
+    if things and not (annotation.labels or annotation.boxes or annotation.masks):  # somebody saw something there
+        left_out["pictures in which no mark has an area: they stay open"] += 1
+        return []
     return [LabelAssignment(said.device, said.key, annotation=annotation)]
 
 

@@ -1,0 +1,94 @@
+"""Segmentation models that somebody else made answer masks on the device; what cannot be read is one sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from bundles import onnx_file
+from commands import command, edgeloop_here, sentence
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.masks import mask_of
+from edgeloop_contract.tasks import Segmentation
+
+F = TensorProto.FLOAT
+STEPS = "[{step: colour}, {step: letterbox, height: 32, width: 64}]"
+
+
+def segmenter(path: Path, last: str = "", aside: bool = False, metadata: dict[str, str] | None = None) -> Path:
+    """Bright red is `thing`, on a grid of a quarter of the sample's sides. `last`: an operation at the end. `aside`: a second output."""
+    w = np.zeros((3, 3, 4, 4), np.float32)
+    w[1, 0] = 1 / 16
+    nodes = [helper.make_node("Conv", ["image", "w", "b"], ["c"], kernel_shape=[4, 4], strides=[4, 4])]
+    outputs, final = [], [3, 8, 16]
+    if last == "Transpose":
+        nodes.append(helper.make_node("Transpose", ["c"], ["out"], perm=[0, 2, 3, 1]))
+        final = [8, 16, 3]
+    elif last == "ArgMax":
+        nodes.append(helper.make_node("ArgMax", ["c"], ["out"], axis=1, keepdims=0))
+        final = [8, 16]
+    else:
+        nodes.append(helper.make_node(last or "Identity", ["c"], ["out"], **({"axis": 1} if last == "Softmax" else {})))
+    outputs.append(("out", TensorProto.INT64 if last == "ArgMax" else F, [1, *final]))
+    if aside:
+        nodes.append(helper.make_node("Neg", ["c"], ["aux"]))
+        outputs.insert(0, ("aux", F, [1, 3, 8, 16]))
+    content = onnx_file(nodes, [("image", F, [1, 3, 32, 64])], outputs, w=w, b=np.array([100.0, 0.0, -50.0], np.float32))
+    if metadata:
+        import onnx
+
+        model = onnx.load_from_string(content)
+        helper.set_model_props(model, metadata)
+        content = model.SerializeToString()
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_masks_are_in_pixels_of_the_picture(aside: bool, tmp_path: Path) -> None:
+    from PIL import Image
+
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[16:32, 8:40, 0] = 255
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    model = segmenter(tmp_path / "m.onnx", aside=aside)
+    more = ["--output", "out", "--task", "segmentation"] if aside else []
+    args = ["--labels", "background,thing,other", "--preprocess", STEPS, *more]
+    done = edgeloop_here("pack", model, "--out", tmp_path / "m.edgeloop", *args)
+    assert done.returncode == 0, done.stderr
+    assert "masks of all labels but background" in done.stdout
+    with Bundle.open(tmp_path / "m.edgeloop") as bundle:
+        task = bundle.manifest.task
+    assert isinstance(task, Segmentation) and (task.height, task.width, task.background) == (8, 16, "background")
+    run = command("edgeloop-agent", "run", tmp_path / "m.edgeloop", "--source", tmp_path / "a.png", "--state", tmp_path / "s")
+    assert run.returncode == 0, run.stderr
+    (mask,) = json.loads(run.stdout)["masks"]
+    assert mask["label"] == "thing" and mask["mask"]["size"] == [64, 64]
+    np.testing.assert_array_equal(mask_of(mask["mask"]["counts"], 64, 64), picture[..., 0] > 0)
+
+
+REFUSED = {
+    "labels last": ({"last": "Transpose"}, ["--labels", "a,b,c", "--task", "segmentation"], "the labels stand last"),
+    "numbers": ({"last": "ArgMax"}, ["--labels", "a,b,c", "--task", "segmentation"], "export it without its argmax"),
+    "probabilities": ({"last": "Softmax"}, ["--labels", "a,b,c"], "without its last softmax"),
+    "said to be": ({}, ["--labels", "a,b,c", "--scores", "probabilities"], "masks need logits"),
+    "another count": ({}, ["--labels", "a,b", "--task", "segmentation"], r"an output of \(2, height, width\) scores is needed"),
+    "no labels": ({}, ["--task", "segmentation"], "0 labels; pixels need 2 to 255"),
+    "two outputs": ({"aside": True}, ["--labels", "a,b,c", "--task", "segmentation"], "Say --output"),
+    "a pose": ({"metadata": {"task": "pose", "names": "{0: 'person'}"}}, [], "points of boxes .* --task tensors"),
+    "single things": ({"metadata": {"task": "segment", "names": "{0: 'person'}"}}, [], "masks of single things .* --task tensors"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_read_is_one_sentence(name: str, tmp_path: Path) -> None:
+    kind, args, wanted = REFUSED[name]
+    model = segmenter(tmp_path / "m.onnx", **kind)  # type: ignore[arg-type]
+    done = edgeloop_here("pack", model, "--out", tmp_path / "m.edgeloop", "--preprocess", STEPS, *args)
+    assert re.search(wanted, sentence(done, 2)), done.stderr
+    assert not (tmp_path / "m.edgeloop").exists()
