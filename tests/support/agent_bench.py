@@ -93,6 +93,10 @@ class AgentBench(Bench):
     def running(self) -> Running:
         """What a start now runs: the stand-in is really started."""
         for installed in launcher.chosen(self.path, launcher._table(self.path), Log("error")):
+            if installed.shipped:
+                self.started, slot = installed.sha256, self.journal.load().slot(installed.slot)
+                assert slot is not None
+                return Running("agent:pi", slot.version, slot.sha256)
             words = [sys.executable, "-m", "edgeloop_agent.cli", "serve", str(self.path)]
             done = subprocess.run(words, env=launcher.environment_of(installed.path), capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr

@@ -18,7 +18,7 @@ class Offer:
     sha256: str
     model: str
     version: int
-    kind: str = "bundle"  # or config, agent
+    kind: str = "bundle"  # or config, agent, return-to-shipped
     needs: AgentNeeds | None = None  # of an agent
 
 
