@@ -6,11 +6,12 @@ import json
 import re
 
 __all__ = [
-    "AGENT", "AGENT_MODEL", "BUNDLE", "CONFIG", "CONFIG_MODEL", "DELTA", "MAX_CONFIG_BYTES", "SHIPPED", "config_problem",
-    "kind_of_model", "name_problem", "shipped_file", "shipped_problem",
+    "AGENT", "AGENT_MODEL", "BUNDLE", "CONFIG", "CONFIG_MODEL", "DELTA", "MANIFEST", "MAX_CONFIG_BYTES", "SHIPPED",
+    "config_problem", "kind_of_model", "name_problem", "shipped_file", "shipped_problem",
 ]  # fmt: skip
 
 BUNDLE, CONFIG, DELTA, AGENT = "bundle", "config", "delta", "agent"  # `kind` in a target's custom part; without one it is a bundle
+MANIFEST = "manifest"  # in an agent's custom part: bytes and digest of the wheelhouse's list of wheels
 SHIPPED = "return-to-shipped"  # of an agent: to the packaged one; of a config: to the device's own file
 CONFIG_MODEL, AGENT_MODEL = "config:", "agent:"  # before the name of a config or an agent, where a bundle has its model's name
 MAX_CONFIG_BYTES = 256 << 10

@@ -83,6 +83,8 @@ def test_a_new_agent_is_taken_and_kept_and_a_broken_one_is_given_back(hub: Hub, 
         eventually(lambda: len(agent.lines) == 2 * WINDOWS)
         eventually(lambda: "1 failed" in hub.edgeloop("rollout", "status", number))
         assert hub.get("/api/v1/devices")[0]["heartbeat"]["agent"] == "7.0.1"
+        said = [e["text"] for e in hub.get("/api/v1/events") if e["source"] == "pi-1" and e["kind"] == "installed"]
+        assert any(text.startswith(f"by 1 of {len(list(needed.iterdir())) + 1} wheels") for text in said)
 
         hub.edgeloop("rollout", "abort", number)
         back = hub.edgeloop("publish", "--agent", "pi", "--shipped").split(":")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -13,7 +14,8 @@ import msgspec
 
 from edgeloop_agent.config import Config
 from edgeloop_agent.launcher import ABOUT, AGENT, environment_of, is_newer, packaged, packaged_environment
-from edgeloop_agent.updates.environments import About, install, misfit, placed, remove, room_problem
+from edgeloop_agent.updates import changed_wheels
+from edgeloop_agent.updates.environments import About, House, install, misfit, placed, remove, room_problem
 from edgeloop_agent.updates.journal import OTHERS, Journal, Running, Slot, UpdateFolder, update_folder
 from edgeloop_agent.updates.offers import Offer
 from edgeloop_agent.updates.rebuilding import digest_of
@@ -61,24 +63,36 @@ def take(folder: UpdateFolder, slot: str, offer: Offer, config: Config, config_p
     The download goes in any case; what was installed stays where the answer is "". Raises StorageError, BundleTooNew.
     """
     path, file = placed(folder.path, slot), folder.slot(slot)
-    limits = config.limits
+    trial_seconds, old = config.updates.health_seconds + config.limits.start_seconds, str(folder.load().active)
     try:
         if os.pathsep in str(path):
             return f"{folder.path}: Python finds no module in a folder with {os.pathsep} in its name; set state in the config"
-        with opened(file, offer.bytes) as house:
+        with _house(folder, file, offer) as house:
             if house.manifest.needs != offer.needs:
                 return "it is not what its signature says"
-            install(house, path, offer.sha256, config.updates.health_seconds + limits.start_seconds)
+            install(house, path, offer.sha256, trial_seconds, placed(folder.path, old))
     except BundleTooNew:
         raise
     except BundleError as error:
         return str(error).replace(str(file), offer.target)
     finally:
         file.unlink(missing_ok=True)
+        changed_wheels.forget(folder)
     problem = check(environment_of(path), config, config_path, house.manifest.version)
     if problem:
         remove(path)
     return problem
+
+
+@contextlib.contextmanager
+def _house(folder: UpdateFolder, file: Path, offer: Offer) -> Iterator[House]:
+    """The whole, or the wheels that this device does not have. Raises BundleError."""
+    changed = None if file.exists() else changed_wheels.came(folder, offer)
+    if changed is not None:
+        yield changed
+        return
+    with opened(file, offer.bytes) as house:
+        yield house
 
 
 def check(python: dict[str, str], config: Config, config_path: Path, version: str) -> str:
@@ -117,6 +131,7 @@ def check_again(folder: UpdateFolder, slot: str, offer: Offer, config: Config, c
 def check_packaged(folder: UpdateFolder, slot: str, config: Config, config_path: Path) -> str:
     """As `take`, of the packaged agent, which takes the place of what is in the slot."""
     remove(placed(folder.path, slot))
+    changed_wheels.forget(folder)
     known = packaged()
     if not known.get("returns"):
         return f"the packaged agent {known['version']} cannot be tried: take updates.agent out of the device's own config instead"
@@ -157,6 +172,7 @@ def tidy(config: Config) -> None:
         for left in _left(each, kept):
             remove(left)
         if not followed:
+            changed_wheels.forget(UpdateFolder(each))
             for file in (*each.glob("download-*.partial"), *each.glob("slot-*")):
                 file.unlink(missing_ok=True)
 

@@ -186,11 +186,14 @@ class Taking:
 
     def _fetch(self, offer: Offer, origin: Origin, folder: UpdateFolder, path: Path, delta: Delta | None) -> str:
         """The signed bytes at `path`; returns how they came, where that was by a delta or another way than it should have been."""
-        from edgeloop_agent.updates.fetching import fetched
+        from edgeloop_agent.updates.fetching import fetched, fetched_wheels
 
         try:
-            if offer.kind == AGENT and agent_slots.has_download(folder, path, offer):
-                return ""
+            if offer.kind == AGENT:
+                if agent_slots.has_download(folder, path, offer):
+                    return ""
+                came, said = fetched_wheels(self.config, folder, offer, origin)
+                return said if came else "; ".join(filter(None, (said, fetched(self.config, folder, offer, origin, path, None))))
             return fetched(self.config, folder, offer, origin, path, delta)
         except StorageError as error:
             self._note(folder, "no-room", offer.target, str(error))
@@ -243,6 +246,8 @@ def _keep_download(folder: UpdateFolder, offer: Offer, path: Path) -> None:
     from edgeloop_agent.updates.download import partial_of
     from edgeloop_contract.files import take_place
 
+    if not path.exists():  # wheels, which wait where they are
+        return
     try:
         take_place(path, partial_of(folder, offer))
     except OSError as error:

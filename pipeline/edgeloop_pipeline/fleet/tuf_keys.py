@@ -29,6 +29,7 @@ from edgeloop_contract.publications import (
     AGENT_MODEL,
     CONFIG,
     CONFIG_MODEL,
+    MANIFEST,
     SHIPPED,
     config_problem,
     name_problem,
@@ -249,13 +250,14 @@ def agent_target(path: Path, name: str, version: int, channel: str) -> tuple[str
     if problem := name_problem(AGENT, AGENT_MODEL + name, version):
         raise DataError(f"{path}: {problem}")
     with opened(path, path.stat().st_size) as house:
-        needs = house.manifest.needs
+        needs, manifest = house.manifest.needs, house.manifest_bytes
         for wheel in house.manifest.wheels:
             house.bytes_of(wheel)
     target = TargetFile.from_file(f"agent-{name}-{version}.wheelhouse", str(path), ["sha256"])
     digest = target.hashes["sha256"]
     listed = f"agent-{name}-{version}-{digest[:8]}.wheelhouse"
     custom = {"kind": AGENT, "model": AGENT_MODEL + name, "version": version, "channel": channel, AGENT: msgspec.to_builtins(needs)}
+    custom[MANIFEST] = {"bytes": len(manifest), "sha256": hashlib.sha256(manifest).hexdigest()}
     return listed, TargetFile(target.length, {"sha256": digest}, listed, {"custom": custom})
 
 
