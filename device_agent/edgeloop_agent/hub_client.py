@@ -43,7 +43,7 @@ class HubClient:
         self._headers = {"Authorization": f"Bearer {credential}"} if credential else {}
         timeout = urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds)
         options = {"num_pools": 1, "maxsize": 1, "retries": False, "timeout": timeout, "ca_certs": ca_file or None}
-        self._http = pool(self.address, use_proxies, **options)
+        self._http = pool(self.address, use_proxies, head_deadline=True, **options)
         self._redirects = Redirects(self.address, ca_file, use_proxies, timeout)
 
     def enrol(self, enrolment: Enrolment) -> Enrolled:

@@ -167,7 +167,7 @@ def test_what_cannot_be_drawn_is_one_sentence(squares: Path, tmp_path: Path, mon
         edgeloop.draw(tmp_path / "broken.png", [])
     Image.fromarray(picture).save(tmp_path / "a.png")
     no_boxes = command("edgeloop-agent", "run", GOLDEN, "--source", tmp_path / "a.png", "--draw", tmp_path / "out")
-    assert "answers no boxes to draw; leave --draw out" in sentence(no_boxes, 2)
+    assert "answers no boxes or masks to draw; leave --draw out" in sentence(no_boxes, 2)
     full = command(
         "edgeloop-agent", "run", squares, "--source", tmp_path / "a.png", "--draw", tmp_path / "a.png", "--state", tmp_path
     )
