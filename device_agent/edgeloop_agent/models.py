@@ -194,11 +194,11 @@ class Models:
             raise BundleError(f"{path}: is a latency probe with untrained weights; only edgeloop-agent bench runs it")
         if manifest.name in self.paths:
             raise BundleError(f"{path}: has the same name ({manifest.name}) as {self.paths[manifest.name]}; serve one of them")
-        if self.variant:
-            manifest.variant(self.variant)
         needed = sorted({variant.runtime for variant in manifest.variants})
-        if not set(needed) & set(device_state.available()):
-            raise DeviceError(f"{path}: needs a runtime for {' or '.join(needed)}; pip install 'edgeloop[{needed[0]}]'")
+        if self.variant:  # first: another runtime is not even loaded
+            needed.sort(key=lambda name, first=manifest.variant(self.variant).runtime: name != first)  # type: ignore[misc]
+        if not any(device_state.available([name]) for name in needed):
+            raise DeviceError(f"{path}: needs a runtime for {' or '.join(sorted(needed))}; pip install 'edgeloop[{needed[0]}]'")
         return manifest
 
     def get(self, name: str) -> Model:

@@ -14,7 +14,6 @@ from edgeloop_agent.caches import GraphCache
 from edgeloop_agent.config import Runtime
 from edgeloop_agent.logs import Log
 from edgeloop_agent.runtimes import RuntimeOptions
-from edgeloop_agent.runtimes.onnx import available_providers
 from edgeloop_agent.runtimes.providers import builds_engines, ways, without_building
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import VariantChoice
@@ -36,6 +35,8 @@ class Choosing:
         wanted, manifest = self.settings.providers, bundle.manifest
         if len(without_building(wanted)) == len(wanted) or not graphs.engine_folder():
             return False
+        from edgeloop_agent.runtimes.onnx import available_providers  # here: other devices do not load it
+
         tried = [manifest.variant(variant)] if variant else manifest.variants
         if not any(v.runtime == "onnx" for v in tried) or not any(map(builds_engines, ways(available_providers(), wanted))):
             return False
