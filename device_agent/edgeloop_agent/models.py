@@ -197,7 +197,7 @@ class Models:
         needed = sorted({variant.runtime for variant in manifest.variants})
         if self.variant:  # first: another runtime is not even loaded
             needed.sort(key=lambda name, first=manifest.variant(self.variant).runtime: name != first)  # type: ignore[misc]
-        if not any(device_state.available([name]) for name in needed):
+        if not any(name in device_state.available([name]) for name in needed):
             raise DeviceError(f"{path}: needs a runtime for {' or '.join(sorted(needed))}; pip install 'edgeloop[{needed[0]}]'")
         return manifest
 
