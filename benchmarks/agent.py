@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from agent_api import api, parts_of
+from agent_beside import beside
 from agent_faults import clock_jumps, faults, spoiled_sources
 from harness import Row, at_most, each, edgeloop, main
 from serving import GOLDEN, eventually, serving
@@ -69,7 +70,7 @@ def measure(quick: bool) -> Iterator[Row]:
     def sources(quick: bool) -> Iterator[Row]:
         yield from spoiled_sources(10_000 if quick else 100_000)
 
-    yield from each(quick, exercise_watch, *(() if quick else (photos,)), api, load, faults, clocks, sources)
+    yield from each(quick, exercise_watch, *(() if quick else (photos,)), api, beside, load, faults, clocks, sources)
 
 
 def answering(name: str, bundle: Path) -> Iterator[Row]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 __all__ = [
-    "AGENT", "AGENT_MODEL", "BUNDLE", "CONFIG", "CONFIG_MODEL", "DELTA", "MAX_CONFIG_BYTES", "config_problem", "kind_of_model",
-    "name_problem",
+    "AGENT", "AGENT_MODEL", "BUNDLE", "CONFIG", "CONFIG_MODEL", "DELTA", "MANIFEST", "MAX_CONFIG_BYTES", "SHIPPED",
+    "config_problem", "kind_of_model", "name_problem", "shipped_file", "shipped_problem",
 ]  # fmt: skip
 
 BUNDLE, CONFIG, DELTA, AGENT = "bundle", "config", "delta", "agent"  # `kind` in a target's custom part; without one it is a bundle
+MANIFEST = "manifest"  # in an agent's custom part: bytes and digest of the wheelhouse's list of wheels
+SHIPPED = "return-to-shipped"  # of an agent: to the packaged one; of a config: to the device's own file
 CONFIG_MODEL, AGENT_MODEL = "config:", "agent:"  # before the name of a config or an agent, where a bundle has its model's name
 MAX_CONFIG_BYTES = 256 << 10
 
@@ -39,3 +42,18 @@ def config_problem(content: bytes, model: str, version: object) -> str:
     except UnicodeDecodeError:
         return "it is no UTF-8 text"
     return ""
+
+
+def shipped_file(model: str, version: int) -> bytes:
+    """The bytes of a return to what devices were shipped with. No device needs them: signed metadata list files alone."""
+    return json.dumps({SHIPPED: model, "version": version}).encode() + b"\n"
+
+
+def shipped_problem(content: bytes, model: str, version: object) -> str:
+    """Why this is no return to what devices were shipped with; "" where nothing is wrong."""
+    kind = kind_of_model(model)
+    if kind == BUNDLE:
+        return f"{model[:80]!r}: agents and configs have a way back; publish the bundle itself again"
+    if problem := name_problem(kind, model, version):
+        return problem
+    return "" if content == shipped_file(model, int(str(version))) else "its file is not what it must be"

@@ -25,11 +25,15 @@ from edgeloop_contract.errors import BundleError, BundleTooNew
 from edgeloop_contract.files import publishing
 from edgeloop_contract.needs import AgentNeeds, Bytes, Text
 
-__all__ = ["FORMAT", "MAX_UNPACKED_BYTES", "Wheel", "Wheelhouse", "WheelhouseManifest", "opened", "write"]
+__all__ = [
+    "FORMAT", "MANIFEST_BEGINS", "MAX_MANIFEST_BYTES", "MAX_UNPACKED_BYTES", "Wheel", "Wheelhouse", "WheelhouseManifest",
+    "manifest_from", "opened", "places", "write",
+]  # fmt: skip
 
 FORMAT = 1  # of the manifest
 MANIFEST = "manifest.json"
 MAX_WHEELS, MAX_MANIFEST_BYTES, MAX_UNPACKED_BYTES = 200, 1 << 20, 2 << 30
+MANIFEST_BEGINS = zip_layout.LOCAL.size + len(MANIFEST)  # its bytes in the file: it is the first entry
 WHEEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+!-]{0,180}\.whl")
 CHUNK = 1 << 20
 
@@ -93,8 +97,10 @@ class _Slice(io.RawIOBase):
 class Wheelhouse:
     """An opened wheelhouse, its layout and manifest checked. A wheel's bytes are checked when it is opened."""
 
-    def __init__(self, path: Path, file: IO[bytes], archive: zipfile.ZipFile, manifest: WheelhouseManifest) -> None:
-        self.path, self.manifest, self._file, self._archive = path, manifest, file, archive
+    def __init__(
+        self, path: Path, file: IO[bytes], archive: zipfile.ZipFile, manifest: WheelhouseManifest, manifest_bytes: bytes
+    ) -> None:
+        self.path, self.manifest, self.manifest_bytes, self._file, self._archive = path, manifest, manifest_bytes, file, archive
 
     def bytes_of(self, wheel: Wheel) -> IO[bytes]:
         """The wheel's bytes, which are those of the manifest. Raises BundleError."""
@@ -119,9 +125,10 @@ def opened(path: Path, max_bytes: int) -> Iterator[Wheelhouse]:
             if size > max_bytes:
                 raise BundleError(f"{path}: {size} bytes; the limit is {max_bytes}")
             archive = _archive(path, file, size)
-            manifest = _manifest(path, file, archive)
+            content = _manifest_bytes(path, file, archive)
+            manifest = manifest_from(path, content)
             _check_contents(path, archive, manifest)
-            yield Wheelhouse(path, file, archive, manifest)
+            yield Wheelhouse(path, file, archive, manifest, content)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
@@ -147,11 +154,15 @@ def _archive(path: Path, file: IO[bytes], size: int) -> zipfile.ZipFile:
     return archive
 
 
-def _manifest(path: Path, file: IO[bytes], archive: zipfile.ZipFile) -> WheelhouseManifest:
+def _manifest_bytes(path: Path, file: IO[bytes], archive: zipfile.ZipFile) -> bytes:
     entry = archive.getinfo(MANIFEST)
     if entry.file_size > MAX_MANIFEST_BYTES:
         raise BundleError(f"{path}: {MANIFEST} is larger than {MAX_MANIFEST_BYTES} bytes; do not use this wheelhouse")
-    content = zip_layout.stored(file, entry)
+    return zip_layout.stored(file, entry)
+
+
+def manifest_from(path: Path, content: bytes) -> WheelhouseManifest:
+    """The manifest in these bytes. Raises BundleError; BundleTooNew for a later format."""
     try:
         if (later := msgspec.json.decode(content, type=_Format).format) > FORMAT:
             raise BundleTooNew(f"{path}: wheelhouse format {later}; this agent reads up to {FORMAT}: update it by its package")
@@ -167,6 +178,15 @@ def _check_contents(path: Path, archive: zipfile.ZipFile, manifest: WheelhouseMa
         raise BundleError(f"{path}: its wheels are not those of its manifest; make the wheelhouse again")
     if manifest.unpacked_bytes > MAX_UNPACKED_BYTES:
         raise BundleError(f"{path}: unpacks to {manifest.unpacked_bytes} bytes; the limit is {MAX_UNPACKED_BYTES}")
+
+
+def places(manifest: WheelhouseManifest, manifest_bytes: int) -> dict[str, int]:
+    """Where in the file each wheel's bytes begin, as `write` lays it out, by the wheel's file name."""
+    found, at = dict[str, int](), MANIFEST_BEGINS + manifest_bytes
+    for wheel in sorted(manifest.wheels, key=lambda w: w.file):
+        found[wheel.file] = at + zip_layout.LOCAL.size + len(wheel.file)
+        at = found[wheel.file] + wheel.bytes
+    return found
 
 
 def write(path: Path, manifest: WheelhouseManifest, wheels: Sequence[Path]) -> None:

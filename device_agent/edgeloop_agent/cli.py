@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--source", required=True, help="a folder of recordings, a file, or - for JSON lines on stdin")
     run.add_argument("--variant", help="use this variant instead of the fastest one")
     run.add_argument("--threads", type=positive, help="threads for the model (default: as measured, else 1)")
-    run.add_argument("--draw", type=Path, metavar="FOLDER", help="of a detector: write each picture with its boxes there, as PNG")
+    run.add_argument("--draw", type=Path, metavar="FOLDER", help="write each picture with its boxes or masks there, as PNG")
     run.set_defaults(command=_run)
     bench = commands.add_parser("bench", help="measure every variant here and remember the fastest", epilog=EXIT_CODES)
     bench.add_argument("bundle", type=Path)
@@ -136,7 +136,7 @@ def _run(options: argparse.Namespace) -> int:
         for recording in open_source(options.source, sys.stdin, texts=texts):
             for line in answering.lines(recording):
                 if pictures is not None:
-                    pictures.add(recording.name, recording.values, line.boxes)
+                    pictures.add(recording.name, recording.values, line.boxes, line.masks)
                 refused += line.refused is not None
                 answered += line.refused is None
                 sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")

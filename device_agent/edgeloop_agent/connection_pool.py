@@ -2,25 +2,102 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from edgeloop_agent.addresses import is_http, is_loopback
 from edgeloop_contract.errors import UsageError
 
+DEFAULT_SECONDS = 60.0
 
-def pool(address: str, use_proxies: bool = True, **options: Any) -> urllib3.PoolManager:
-    """For requests to `address`, by HTTPS_PROXY, HTTP_PROXY and NO_PROXY where `use_proxies`. Raises UsageError for a proxy that
-    cannot be used. `options`: of urllib3.
+
+@contextlib.contextmanager
+def _within(seconds: float, sock: Callable[[], socket.socket | None]) -> Iterator[None]:
+    """Cut the socket off after `seconds`: its own timeout begins anew with each byte. Raises TimeoutError then."""
+    late = threading.Event()
+
+    def cut() -> None:
+        late.set()
+        if (found := sock()) is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(found, socket.SHUT_RDWR)  # of TLS too, whose own would take the reader's state away
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception as error:
+        if late.is_set() and not isinstance(error, urllib3.exceptions.HTTPError):
+            raise TimeoutError(f"no whole answer within {seconds:g} s") from error
+        raise
+    finally:
+        timer.cancel()
+
+
+class _Connection(HTTPConnection):
+    """One whose proxy and whose other side have the read timeout for the head of an answer as a whole."""
+
+    def connect(self) -> None:
+        with _within(_head_seconds(self), lambda: self.sock):
+            super().connect()
+
+    def getresponse(self) -> Any:
+        with _within(_head_seconds(self), lambda: self.sock):
+            return super().getresponse()
+
+
+class _SecureConnection(HTTPSConnection):
+    """The same with TLS."""
+
+    def connect(self) -> None:
+        with _within(_head_seconds(self), lambda: self.sock):
+            super().connect()
+
+    def getresponse(self) -> Any:
+        with _within(_head_seconds(self), lambda: self.sock):
+            return super().getresponse()
+
+
+def _head_seconds(connection: HTTPConnection) -> float:
+    seconds = connection.timeout
+    return seconds if isinstance(seconds, float | int) and seconds > 0 else DEFAULT_SECONDS
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+def _with_deadlines(manager: urllib3.PoolManager, head_deadline: bool) -> urllib3.PoolManager:
+    if head_deadline:
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+    return manager
+
+
+def pool(address: str, use_proxies: bool = True, head_deadline: bool = False, **options: Any) -> urllib3.PoolManager:
+    """For requests to `address`, by HTTPS_PROXY, HTTP_PROXY and NO_PROXY where `use_proxies`. Raises UsageError for a bad proxy.
+
+    `options`: of urllib3. `head_deadline`: its read timeout holds for the head of an answer as a whole, however slowly that comes;
+    it costs a thread for each request.
     """
     proxy = proxy_of(address) if use_proxies else ""
     if not proxy:
-        return urllib3.PoolManager(**options)
+        return _with_deadlines(urllib3.PoolManager(**options), head_deadline)
     if not is_http(proxy):
         raise UsageError(
             f"the proxy {shown(proxy)} of the environment is no http:// or https:// address; correct it, or set NO_PROXY"
@@ -29,7 +106,7 @@ def pool(address: str, use_proxies: bool = True, **options: Any) -> urllib3.Pool
     secret = f"{unquote(named.username)}:{unquote(named.password or '')}" if named.username else None
     headers = urllib3.make_headers(proxy_basic_auth=secret) if secret else None
     plain = proxy.replace(f"{named.netloc}", named.netloc.rpartition("@")[2], 1)
-    return urllib3.ProxyManager(plain, proxy_headers=headers, **options)
+    return _with_deadlines(urllib3.ProxyManager(plain, proxy_headers=headers, **options), head_deadline)
 
 
 def plain(error: Exception) -> str:

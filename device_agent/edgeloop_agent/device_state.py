@@ -21,8 +21,8 @@ from edgeloop_contract.files import publish
 from edgeloop_contract.manifest import Precision, Variant
 
 __all__ = [
-    "VerifiedBundles", "available", "check_rights", "default_folder", "fastest", "first_available", "in_order", "options_for",
-    "remember_choice", "remembered_choice",
+    "VerifiedBundles", "available", "check_rights", "default_folder", "engines_are_kept", "fastest", "first_available",
+    "forget_choice", "in_order", "keep_engines", "options_for", "remember_choice", "remembered_choice",
 ]  # fmt: skip
 
 MAX_VERIFIED = 32
@@ -94,6 +94,34 @@ def remember_choice(folder: Path, bundle: Bundle, choice: VariantChoice, provide
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written ({error.strerror}); pass --state a folder that can") from error
     return path
+
+
+def forget_choice(folder: Path, bundle: Bundle, providers: Iterable[str] = ()) -> None:
+    with contextlib.suppress(OSError):
+        _file(folder, bundle, providers).unlink(missing_ok=True)
+
+
+def _engines_file(folder: Path, bundle: Bundle, providers: Iterable[str], variant: str) -> Path:
+    found = _file(folder, bundle, providers)
+    return found.with_name(f"{found.stem.replace('fastest', 'engines')}{f'-{variant}' if variant else ''}.json")
+
+
+def keep_engines(folder: Path, bundle: Bundle, providers: Iterable[str], variant: str, engines: Path) -> None:
+    """Remember that the engines of this bundle are built and checked. `variant`: that was asked for. Raises StorageError."""
+    try:
+        sizes = {path.name: path.stat().st_size for path in engines.iterdir()} if engines.is_dir() else {}
+        publish(_engines_file(folder, bundle, providers, variant), msgspec.json.encode(sizes))
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written ({error.strerror}); make room") from error
+
+
+def engines_are_kept(folder: Path, bundle: Bundle, providers: Iterable[str], variant: str, engines: Path) -> bool:
+    """Whether all engines are there that were when this bundle's were built: then it loads without building any."""
+    try:
+        sizes = msgspec.json.decode(_engines_file(folder, bundle, providers, variant).read_bytes(), type=dict[str, int])
+        return all((engines / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, msgspec.MsgspecError):
+        return False
 
 
 def fastest(variants: list[Variant], measured: list[MeasuredVariant]) -> VariantChoice | None:

@@ -1,4 +1,4 @@
-"""Draws boxes into a picture, with their labels, scores, points and tracks. Needs Pillow (the extra `images`)."""
+"""Draws boxes and masks into a picture, with labels, scores, points and tracks. Needs Pillow (the extra `images`)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from edgeloop_agent.box_answers import Box
+from edgeloop_agent.mask_answers import Mask
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError, StorageError, UsageError
 from edgeloop_contract.manifest import Manifest
-from edgeloop_contract.tasks import Detection
+from edgeloop_contract.tasks import Detection, Segmentation
 
-__all__ = ["Pictures", "drawn"]
+__all__ = ["Pictures", "drawn", "painted"]
 
 # Told apart on light and dark pictures; a track or a label keeps its colour.
 COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe")
@@ -26,21 +27,21 @@ WIDE_FONT = ("DejaVuSans.ttf", "DejaVu Sans")  # file and name: with letters of 
 POINT_SHARE, SURE = 120, 0.5  # of the shorter side: a point's radius; the score from which on it is drawn
 
 
-def drawn(picture: Array, boxes: Sequence[Box]) -> Any:
-    """A picture (H, W), (H, W, 1) or (H, W, 3), uint8, with `boxes` in it, as a PIL image in colours.
+def drawn(picture: Array, boxes: Sequence[Box], masks: Sequence[Mask] = ()) -> Any:
+    """A picture (H, W), (H, W, 1) or (H, W, 3), uint8, with `boxes` and `masks` in it, as a PIL image in colours.
 
     Raises DataError for another array, and DeviceError without Pillow.
     """
     try:
         from PIL import Image, ImageDraw
     except ImportError as error:
-        raise DeviceError("drawing boxes needs Pillow: pip install 'edgeloop[images]'") from error
+        raise DeviceError("drawing needs Pillow: pip install 'edgeloop[images]'") from error
     if picture.ndim == 3 and picture.shape[2] == 1:
         picture = picture[..., 0]
     if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)) or not picture.size:
-        raise DataError(
-            f"an array of shape {picture.shape}, {picture.dtype}; boxes are drawn into pictures (height, width, 3) of uint8"
-        )
+        what = f"an array of shape {picture.shape}, {picture.dtype}"
+        raise DataError(f"{what}; boxes and masks are drawn into pictures (height, width, 3) of uint8")
+    picture = painted(picture, masks) if masks else picture
     image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
     pen, shorter = ImageDraw.Draw(image), min(image.size)
     font = _font(max(SMALLEST_TEXT, shorter // TEXT_SHARE))
@@ -58,24 +59,58 @@ def drawn(picture: Array, boxes: Sequence[Box]) -> Any:
         x, y = min(max(x1, 0), max(image.width - (right - left), 0)), max(y1 - (bottom - top) - 2, 0)
         pen.rectangle((x, y, x + right - left + 2, y + bottom - top + 2), fill=colour)
         pen.text((x + 1 - left, y + 1 - top), text, fill="black", font=font)
+    _name_masks(image, masks)
     return image
 
 
+def painted(picture: Array, masks: Sequence[Mask], step: int = 1) -> Array:
+    """Half of each mask's colour over a picture (H, W), (H, W, 1) or (H, W, 3), uint8. A mask of another size is left out.
+
+    `step`: the picture has every so many pixels of those that the masks are of.
+    """
+    whole = picture[..., None] if picture.ndim == 2 else picture
+    found = np.broadcast_to(whole, (*whole.shape[:2], 3)).copy()
+    for mask in masks:
+        inside = mask.pixels()[::step, ::step]
+        if inside.shape == found.shape[:2]:
+            colour = COLOURS[zlib.crc32(mask.label.encode()) % len(COLOURS)]
+            rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.uint16)
+            found[inside] = ((found[inside].astype(np.uint16) + rgb) // 2).astype(np.uint8)
+    return found
+
+
+def _name_masks(image: Any, masks: Sequence[Mask]) -> None:
+    """Write each mask's label, share and confidence in the corner, in its colour."""
+    from PIL import ImageDraw
+
+    pen, font, top = ImageDraw.Draw(image), _font(max(SMALLEST_TEXT, min(image.size) // TEXT_SHARE)), 0
+    for mask in masks:
+        text = _readable(f"{mask.label} {mask.share:.0%} {mask.confidence:.2f}", font)
+        left, above, right, below = pen.textbbox((0, 0), text, font=font)
+        pen.rectangle(
+            (0, top, right - left + 2, top + below - above + 2), fill=COLOURS[zlib.crc32(mask.label.encode()) % len(COLOURS)]
+        )
+        pen.text((1 - left, top + 1 - above), text, fill="black", font=font)
+        top += round(below - above) + 3
+
+
 class Pictures:
-    """Pictures of one run with their boxes, one PNG each in `folder`. Raises UsageError where the model answers no boxes."""
+    """Pictures of one run with boxes or masks, one PNG each in `folder`. Raises UsageError where the model answers neither."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        if not isinstance(manifest.task, Detection):
-            raise UsageError(f"{folder}: {manifest.name} answers no boxes to draw; leave --draw out")
+        if not isinstance(manifest.task, Detection | Segmentation):
+            raise UsageError(f"{folder}: {manifest.name} answers no boxes or masks to draw; leave --draw out")
         self._folder, self._count = folder, 0
 
-    def add(self, name: str, picture: Array | None, boxes: Sequence[Box] | None) -> None:
+    def add(
+        self, name: str, picture: Array | None, boxes: Sequence[Box] | None, masks: Sequence[Mask] | None = None
+    ) -> None:  # fmt: skip
         """Write the next one; none for a recording without a picture or an answer. Raises StorageError, DataError, DeviceError."""
         self._count += 1
-        if picture is None or boxes is None or picture.ndim not in (2, 3) or picture.dtype != np.uint8:
+        if picture is None or (boxes is None and masks is None) or picture.ndim not in (2, 3) or picture.dtype != np.uint8:
             return
         plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:LONGEST_NAME]  # a name may hold a path
-        path, image = self._folder / f"{self._count:06d}-{plain}.png", drawn(picture, boxes)
+        path, image = self._folder / f"{self._count:06d}-{plain}.png", drawn(picture, boxes or (), masks or ())
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             image.save(path, "PNG")
@@ -89,10 +124,14 @@ def _number(box: Box) -> int:
 
 
 def _text(box: Box, font: Any) -> str:
+    then = "".join(f" {part.label}" for part in (box.then or {}).values() if part.label is not None)
+    return _readable(f"{box.label}{then} {box.score:.2f}" + ("" if box.track is None else f" #{box.track}"), font)
+
+
+def _readable(text: str, font: Any) -> str:
+    """In letters that the font has."""
     from PIL import ImageFont
 
-    then = "".join(f" {part.label}" for part in (box.then or {}).values() if part.label is not None)
-    text = f"{box.label}{then} {box.score:.2f}" + ("" if box.track is None else f" #{box.track}")
     if isinstance(font, ImageFont.FreeTypeFont) and font.getname()[0] == WIDE_FONT[1]:
         return text
     plain = unicodedata.normalize("NFKD", text)  # Pillow's own fonts have no letters beyond ASCII: an ü becomes a u

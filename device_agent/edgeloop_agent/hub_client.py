@@ -43,7 +43,7 @@ class HubClient:
         self._headers = {"Authorization": f"Bearer {credential}"} if credential else {}
         timeout = urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds)
         options = {"num_pools": 1, "maxsize": 1, "retries": False, "timeout": timeout, "ca_certs": ca_file or None}
-        self._http = pool(self.address, use_proxies, **options)
+        self._http = pool(self.address, use_proxies, head_deadline=True, **options)
         self._redirects = Redirects(self.address, ca_file, use_proxies, timeout)
 
     def enrol(self, enrolment: Enrolment) -> Enrolled:
@@ -69,17 +69,28 @@ class HubClient:
         return self._chunks(answer, time.monotonic() + 3 * self._seconds)
 
     def target(self, name: str, offset: int) -> tuple[int, Iterator[bytes]]:
-        path, part = f"/tuf/targets/{name}", {"Range": f"bytes={offset}-"} if offset else {}
+        answer = self._file(name, {"Range": f"bytes={offset}-"} if offset else {})
+        resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+        return offset if resumed else 0, self._chunks(answer, None)
+
+    def part(self, name: str, begins: int, size: int) -> Iterator[bytes]:
+        asked = f"{begins}-{begins + size - 1}"
+        answer = self._file(name, {"Range": f"bytes={asked}"})
+        if answer.status != 206 or not answer.headers.get("Content-Range", "").startswith(f"bytes {asked}/"):
+            answer.close()
+            raise NotFound(f"{self.address}: gives no parts of a file")
+        return self._chunks(answer, None)
+
+    def _file(self, name: str, part: dict[str, str]) -> Any:
+        path = f"/tuf/targets/{name}"
         self.detour = ""
         try:
-            answer = self._redirected(path, part)
+            return self._redirected(path, part)
         except NetworkError as error:
             if not isinstance(error.__cause__, NetworkError):
                 raise  # the hub's own answer
             self.detour = str(error)
-            answer = self._ask("GET", path, part)
-        resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
-        return offset if resumed else 0, self._chunks(answer, None)
+            return self._ask("GET", path, part)
 
     def _redirected(self, path: str, part: dict[str, str]) -> Any:
         """The hub's answer, or that of the address which it names: asked for once more where that has expired meanwhile.

@@ -32,6 +32,7 @@ __all__ = [
     "is_newer",
     "launch",
     "packaged",
+    "packaged_environment",
     "relaunch",
     "state_of",
 ]
@@ -49,7 +50,7 @@ PHASES = {"dev": -4, "a": -3, "b": -2, "rc": -1, "": 0, "post": 1}
 
 @dataclass(frozen=True)
 class Installed:
-    """An environment that can be started."""
+    """An environment that can be started. `shipped`: there is none, and the packaged agent is meant."""
 
     folder: Path
     slot: str
@@ -58,6 +59,7 @@ class Installed:
     version: str
     trial_seconds: float
     on_trial: bool
+    shipped: bool = False
 
     @property
     def path(self) -> Path:
@@ -81,13 +83,12 @@ def launch(config: Path) -> None:
 
 def relaunch(config: Path) -> None:
     """Let the launcher choose again, in the place of this process. Returns only where that is impossible."""
-    known = packaged()
-    environment = {k: v for k, v in os.environ.items() if k not in (AGENT, FOLDER, LAUNCHER, SEEN, *VARIABLES)} | known["variables"]
-    os.execve(known["python"], [known["python"], "-m", "edgeloop_agent.launcher", str(config)], environment)
+    python = packaged()["python"]
+    os.execve(python, [python, "-m", "edgeloop_agent.launcher", str(config)], packaged_environment())
 
 
 def packaged() -> Table:
-    """The packaged agent: its interpreter, its version, and the variables that it was started with."""
+    """The packaged agent: interpreter, version, the variables that it was started with, and whether there is a way back to it."""
     if known := os.environ.get(LAUNCHER):
         table: Table = json.loads(known)
         return table
@@ -97,7 +98,12 @@ def packaged() -> Table:
         here = version("edgeloop")
     except PackageNotFoundError:
         here = ""
-    return {"python": sys.executable, "version": here, "variables": {k: os.environ[k] for k in VARIABLES if k in os.environ}}
+    return {
+        "python": sys.executable,
+        "version": here,
+        "variables": {k: os.environ[k] for k in VARIABLES if k in os.environ},
+        "returns": True,
+    }
 
 
 def environment_of(path: Path) -> dict[str, str]:
@@ -106,6 +112,13 @@ def environment_of(path: Path) -> dict[str, str]:
     before = known["variables"].get("PYTHONPATH", "")
     python = {"PYTHONPATH": f"{path}{os.pathsep}{before}".rstrip(os.pathsep), "PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     return {**os.environ, LAUNCHER: json.dumps(known), **python}
+
+
+def packaged_environment() -> dict[str, str]:
+    """The variables with which Python finds the packaged agent."""
+    ours = (AGENT, FOLDER, LAUNCHER, SEEN, *VARIABLES)
+    known: dict[str, str] = packaged()["variables"]
+    return {k: v for k, v in os.environ.items() if k not in ours} | known
 
 
 def is_newer(one: str, other: str) -> bool:
@@ -161,7 +174,7 @@ def chosen(config: Path, table: Table, log: Log) -> Iterator[Installed]:
             yield installed
     journal = read(folder)
     installed = _installed(folder, journal, journal.get("active"), False, log)
-    if installed is not None and _counted(installed, log):
+    if installed is not None and (installed.shipped or _counted(installed, log)):
         yield installed
 
 
@@ -205,6 +218,9 @@ def _installed(folder: Path, journal: Table, slot: object, on_trial: bool, log: 
         return None
     here = packaged()["version"]
     try:
+        if entry.get("shipped"):
+            seconds = float(journal["trial"].get("seconds", 0.0)) if on_trial else 0.0
+            return Installed(folder, str(slot), str(entry["sha256"]), str(entry["target"]), here, seconds, on_trial, True)
         about = json.loads((folder / f"env-{slot}" / ABOUT).read_bytes())
         sha256, target, version, seconds = entry["sha256"], entry["target"], about["version"], float(about["trial_seconds"])
         found = Installed(folder, str(slot), str(sha256), str(target), str(version), seconds, on_trial)
@@ -262,7 +278,8 @@ def _become(installed: Installed, config: Path, log: Log) -> None:
     """Returns only where it cannot be started."""
     from edgeloop_agent.trial_guard import guard
 
-    environment = {**environment_of(installed.path), AGENT: installed.sha256, FOLDER: str(installed.folder)}
+    python = packaged_environment() if installed.shipped else environment_of(installed.path)
+    environment = {**python, AGENT: installed.sha256, FOLDER: str(installed.folder)}
     environment[SEEN] = str(_changed(installed.folder))
     log("info", "agent", version=installed.version, target=installed.target, on_trial=installed.on_trial)
     if installed.on_trial:
@@ -270,9 +287,9 @@ def _become(installed: Installed, config: Path, log: Log) -> None:
             guard(installed.folder, installed.slot, installed.sha256, installed.target, installed.trial_seconds, log)
         except OSError as error:  # a kernel before 5.3
             log("warning", "nobody watches the trial from outside", why=error)
-    python = packaged()["python"]
+    program = packaged()["python"]
     try:
-        os.execve(python, [python, "-m", "edgeloop_agent.cli", "serve", str(config)], environment)
+        os.execve(program, [program, "-m", "edgeloop_agent.cli", "serve", str(config)], environment)
     except OSError as error:
         log("error", "the installed agent cannot be started", target=installed.target, why=error)
 

@@ -23,6 +23,7 @@ from edgeloop_agent.sources import Outcome, Recording, acknowledge_nothing
 from edgeloop_contract.errors import EdgeloopError
 
 if TYPE_CHECKING:
+    from edgeloop_agent.engine_builds import EngineBuilds
     from edgeloop_agent.page.live_view import LiveView
     from edgeloop_agent.tracking.following import Following
     from edgeloop_agent.updates.switcher import UpdateWatcher
@@ -65,6 +66,7 @@ class Loop:
         self.in_flight = in_flight or InFlight()
         self.unsettled: list[tuple[Recording, Outcome]] = []
         self.next_settle = 0.0
+        self.builds: EngineBuilds | None = None  # of providers that need some
 
     def run(self, stop: Event) -> None:
         while not stop.is_set() and not self.worn_out:
@@ -84,6 +86,8 @@ class Loop:
         """Answer the recordings in the queue, for at most `drain_seconds`."""
         if self.watch is not None:
             self.watch.stop()
+        if self.builds is not None:
+            self.builds.stop()
         if self.feed is None:
             return
         self.feed.stop()
@@ -152,6 +156,8 @@ class Loop:
         """Check updates, keep what was counted, and every `poll_seconds` look at heat and memory."""
         if self.following is not None:
             self.following.keep()
+        if self.builds is not None:
+            self.builds.tick()
         if self.watch is not None and time.monotonic() >= self.next_watch:
             self.next_watch = time.monotonic() + WATCH_SECONDS
             if self._updated(self.watch):

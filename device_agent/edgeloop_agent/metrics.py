@@ -8,7 +8,6 @@ import time
 from bisect import bisect_left
 from collections import Counter, deque
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,6 +142,8 @@ class Counts(msgspec.Struct):
 @cache
 def agent_version() -> str:
     """Of the installed package; "" where it is not installed as one."""
+    from importlib.metadata import PackageNotFoundError, version  # here: a tenth of a start, and only a hub asks for it
+
     try:
         return version("edgeloop")
     except PackageNotFoundError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,10 +18,12 @@ from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts, resident_bytes
 from edgeloop_agent.runtimes import RuntimeOptions
 from edgeloop_agent.runtimes.named import Memory
+from edgeloop_agent.runtimes.providers import without_building
+from edgeloop_agent.variant_choice import Choosing
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.bench_report import VariantChoice
-from edgeloop_contract.errors import BundleError, DeviceError, EdgeloopError, StorageError
+from edgeloop_contract.errors import BundleError, DeviceError, EdgeloopError
 from edgeloop_contract.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
-CRASHES_PER_VARIANT = 3  # in a row, before the next variant is tried
 
 
 class RunningInferences(msgspec.Struct):
@@ -131,6 +131,7 @@ class Models:
         self.config, self.counts, self.log, self.tail_servers = config, counts, log, tail_servers
         self.state = Path(config.state) if config.state else device_state.default_folder()
         self.graphs = GraphCache(self.state / "graphs", config.cache.graphs_bytes, config.cache.engines_bytes)
+        self._choosing = Choosing(config.runtime, self.state, log)
         self.results = ResultCache(config.cache.results_bytes)
         self.running = RunningInferences()
         self.pool: Pool[Model] = Pool(config.cache.models_bytes, self._load)
@@ -139,6 +140,10 @@ class Models:
         self.variant = config.runtime.variant  # the thermal policy may ask for another
         self.verified = device_state.VerifiedBundles(self.state)
         self.refused: dict[Path, EdgeloopError] = {}  # bundles of the config that are not served, and why
+        self.builds_beside = False  # engines are built in a process beside, and a model answers without them meanwhile
+        self.unbuilt: dict[str, Path] = {}  # models that answer so, with their bundles
+        self.building = ""  # the model whose engines are built now
+        self.never_built: set[Path] = set()  # bundles whose engines could not be built since the start
         for path in map(Path, config.bundles):
             try:
                 manifest = self._manifest(path)
@@ -189,11 +194,11 @@ class Models:
             raise BundleError(f"{path}: is a latency probe with untrained weights; only edgeloop-agent bench runs it")
         if manifest.name in self.paths:
             raise BundleError(f"{path}: has the same name ({manifest.name}) as {self.paths[manifest.name]}; serve one of them")
-        if self.variant:
-            manifest.variant(self.variant)
         needed = sorted({variant.runtime for variant in manifest.variants})
-        if not set(needed) & set(device_state.available()):
-            raise DeviceError(f"{path}: needs a runtime for {' or '.join(needed)}; pip install 'edgeloop[{needed[0]}]'")
+        if self.variant:  # first: another runtime is not even loaded
+            needed.sort(key=lambda name, first=manifest.variant(self.variant).runtime: name != first)  # type: ignore[misc]
+        if not any(name in device_state.available([name]) for name in needed):
+            raise DeviceError(f"{path}: needs a runtime for {' or '.join(sorted(needed))}; pip install 'edgeloop[{needed[0]}]'")
         return manifest
 
     def get(self, name: str) -> Model:
@@ -226,13 +231,17 @@ class Models:
         self.paths[name], self.manifests[name] = path, model.manifest
         self.pool.put(name, model)
 
+    def load_built(self, name: str, path: Path) -> Model:
+        """Load a model whose engines are built now; `pool.put` makes it answer. Raises EdgeloopError."""
+        return self._loaded(path)
+
     def _load(self, name: str) -> Model:
         return self._loaded(self.paths[name])
 
     def _loaded(self, path: Path) -> Model:
         with Bundle.open(path, verified=self.verified) as bundle:
             name = bundle.manifest.name
-            model = self._first_that_loads(bundle)
+            model = self._first_that_loads(bundle, self._providers(bundle, path))
             choice = model.choice
             if self.tail_servers is not None and model.is_simple and name in (self.config.split.models or [name]):
                 model.attach_router(bundle, self.tail_servers)
@@ -242,13 +251,22 @@ class Models:
         )  # fmt: skip
         return model
 
-    def _first_that_loads(self, bundle: Bundle) -> Model:
+    def _providers(self, bundle: Bundle, path: Path) -> list[str]:
+        """Those of the config; without TensorRT as long as its engines are not built, where that is done beside."""
+        wanted = self.config.runtime.providers
+        if not self.builds_beside or not self._choosing.needs_building(bundle, self.variant, self.graphs):
+            return wanted
+        if path not in self.never_built and self.variant == self.config.runtime.variant:
+            self.unbuilt[bundle.manifest.name] = path
+        return without_building(wanted)
+
+    def _first_that_loads(self, bundle: Bundle, providers: list[str]) -> Model:
         """The chosen variant; if it does not load and was not asked for by name, another. Raises the first DeviceError."""
-        chosen = self._choice(bundle)
+        chosen = self._choosing.choice(bundle, self.variant, providers, self._options(providers))
         failure: DeviceError | None = None
         for choice in [chosen] if self.variant else device_state.in_order(bundle.manifest.variants, chosen):
             try:
-                model = Model(bundle, choice, self.counts, self.results, self.running, self._options(choice))
+                model = Model(bundle, choice, self.counts, self.results, self.running, self._options(providers, choice))
                 model.try_once()
                 return model
             except DeviceError as error:
@@ -257,44 +275,9 @@ class Models:
         assert failure is not None
         raise failure
 
-    def _options(self, choice: VariantChoice | None = None) -> RuntimeOptions:
+    def _options(self, providers: list[str], choice: VariantChoice | None = None) -> RuntimeOptions:
         runtime = self.config.runtime
         return RuntimeOptions(
-            providers=runtime.providers, graphs=self.graphs, way=choice.provider if choice else "", dla_core=runtime.dla_core,
+            providers=providers, graphs=self.graphs, way=choice.provider if choice else "", dla_core=runtime.dla_core,
             delegate=runtime.delegate, delegate_options=runtime.delegate_options,
         )  # fmt: skip
-
-    def _choice(self, bundle: Bundle) -> VariantChoice:
-        """As configured, else as remembered, else measured now; after several crashes in a row, another variant."""
-        choice = self._wanted(bundle)
-        threads = self.config.runtime.threads
-        if threads:
-            choice = msgspec.structs.replace(choice, threads=threads)
-        skipped = int(os.environ.get("EDGELOOP_CRASHES", "0")) // CRASHES_PER_VARIANT
-        if skipped:
-            here = [v.name for v in bundle.manifest.variants if v.runtime in device_state.available()]
-            place = (here.index(choice.variant) + skipped) % len(here)
-            choice = VariantChoice(here[place], choice.threads, f"{choice.variant} crashed {CRASHES_PER_VARIANT} times in a row")
-        return choice
-
-    def _wanted(self, bundle: Bundle) -> VariantChoice:
-        if self.variant:
-            return VariantChoice(bundle.manifest.variant(self.variant).name, 1, "asked for")
-        remembered = device_state.remembered_choice(self.state, bundle, self.config.runtime.providers)
-        if remembered is not None:
-            return remembered
-        if int(os.environ.get("EDGELOOP_CRASHES", "0")):  # measuring a variant may have ended the worker
-            return device_state.first_available(bundle.manifest.variants)
-        from edgeloop_agent.bench.measure import measure_bundle
-
-        rows = measure_bundle(bundle, self.config.runtime.measure_seconds, self._options())
-        for row in rows:
-            self.log("info", "measured", variant=row.title, p50_us=row.cost.latency_us_p50 if row.cost else row.refused)
-        fastest = device_state.fastest(bundle.manifest.variants, rows)
-        if fastest is None:
-            raise DeviceError(f"no variant runs here: {rows[0].refused}")
-        try:
-            device_state.remember_choice(self.state, bundle, fastest, self.config.runtime.providers)
-        except StorageError as error:
-            self.log("warning", "not remembered", why=error)
-        return fastest

@@ -64,7 +64,7 @@ class Redirects:
             if self._ca_file:
                 options["ssl_context"].load_verify_locations(self._ca_file)
         try:
-            http = pool(address, self._use_proxies, **options)
+            http = pool(address, self._use_proxies, head_deadline=True, **options)
             return http.request("GET", address, headers=headers, preload_content=False, redirect=False)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise NetworkError(f"{_shown(address)}: {plain(error)}") from error

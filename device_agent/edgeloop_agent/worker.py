@@ -28,6 +28,7 @@ from edgeloop_contract.preprocessing import takes_texts
 from edgeloop_contract.resampling import model_rate_hz
 
 if TYPE_CHECKING:
+    from edgeloop_agent.engine_builds import EngineBuilds
     from edgeloop_agent.offload.tail_servers import TailServers
     from edgeloop_agent.tracking.following import Following
 
@@ -78,6 +79,7 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
     counts = Counts(restarts=int(os.environ.get("EDGELOOP_RESTARTS", "0")))
     models = Models(_with_update(config, log), counts, log, _tail_servers(config, counts, log))
     use_scratch(models.state, clean=True)
+    builds = _engine_builds(config, config_path, models, log)
     in_flight = InFlight.from_environment()
     steps = models.manifests[models.first].preprocessing
     source = open_source(config.source, in_flight, takes_texts(steps), model_rate_hz(steps))
@@ -107,6 +109,7 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
 
         watch = UpdateWatcher(config, config_path, models, counts, log, observer)
     loop = Loop(config, models, feed, Board(), counts, log, progress, watch, observer, in_flight, following, view)
+    loop.builds = builds
     progress.send(READY)
     if feed is not None:
         feed.start()
@@ -155,6 +158,16 @@ def _following(config: Config, models: Models, counts: Counts, log: Log) -> Foll
     following = Following(config.tracking, models.state, log)
     counts.tracking = following
     return following
+
+
+def _engine_builds(config: Config, config_path: Path, models: Models, log: Log) -> EngineBuilds | None:
+    """What builds engines beside, where the config names providers; the worker does not wait for it from now on."""
+    if not config.runtime.providers:
+        return None
+    from edgeloop_agent.engine_builds import EngineBuilds
+
+    models.builds_beside = True
+    return EngineBuilds(config_path, models, log)
 
 
 def _tail_servers(config: Config, counts: Counts, log: Log) -> TailServers | None:

@@ -13,7 +13,7 @@ from edgeloop_agent.updates import config_slots
 from edgeloop_agent.updates.config_slots import check, choose
 from edgeloop_agent.updates.config_trial import config_trial
 from edgeloop_contract.messages import Event
-from power_cuts import config, cuts
+from power_cuts import config, config_shipped, cuts
 from programs import needs
 from update_bench import Bench, ConfigBench
 
@@ -129,6 +129,6 @@ def test_a_device_that_follows_no_config_looks_at_none(bench: Bench) -> None:
 @pytest.mark.long
 @needs("strace")
 def test_killed_or_without_power_at_any_call_a_whole_config_is_chosen(tmp_path: Path) -> None:
-    for what, points, _, wrong in cuts(tmp_path, 1, 8, [config]):
+    for what, points, _, wrong in cuts(tmp_path, 1, 8, [config, config_shipped]):
         assert not wrong, (what, wrong[:3])
         assert points > 5

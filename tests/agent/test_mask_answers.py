@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from annotated_models import regressor, segmenter
+from commands import command
 from edgeloop_agent.answers import answer_features, answer_names
 from edgeloop_agent.mask_answers import found_labels, mask_answers
 from edgeloop_contract.boxes import placement
@@ -71,3 +75,27 @@ def test_many_labels_are_watched_together() -> None:
 def test_a_task_that_no_byte_or_label_can_say_is_refused(words: dict) -> None:
     with pytest.raises(ValueError, match="2 to 255 labels"):
         Segmentation(**{"labels": ["a", "b"], "height": 2, "width": 2, **words})
+
+
+def test_masks_are_drawn_into_pictures_by_the_command(tmp_path: Path) -> None:
+    from PIL import Image
+
+    picture = np.full((48, 64, 3), 40, np.uint8)
+    picture[24:, 32:] = (250, 40, 40)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    segmenter(tmp_path / "masks.edgeloop")
+    words = ("--source", tmp_path / "a.png", "--state", tmp_path / "state", "--draw", tmp_path / "drawn")
+    done = command("edgeloop-agent", "run", tmp_path / "masks.edgeloop", *words)
+    assert done.returncode == 0, done.stderr
+    (file,) = (tmp_path / "drawn").iterdir()
+    drawn = np.asarray(Image.open(file)).astype(int)
+    changed = np.abs(drawn - picture).max(axis=2) > 0
+    assert changed[24:, 32:].all() and not changed[24:, :32].any()  # half of its colour; the rest as it was, but for the words
+    assert (drawn[24:, 32:] == drawn[40, 50]).all() and changed[:12, :12].any()
+    import edgeloop
+
+    answer = edgeloop.open(tmp_path / "masks.edgeloop")(tmp_path / "a.png")
+    assert (np.asarray(edgeloop.draw(tmp_path / "a.png", answer)) == drawn).all()
+    regressor(tmp_path / "values.edgeloop")
+    refused = command("edgeloop-agent", "run", tmp_path / "values.edgeloop", *words)
+    assert refused.returncode == 2 and "answers no boxes or masks to draw" in refused.stderr

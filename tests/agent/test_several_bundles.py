@@ -67,7 +67,7 @@ def test_a_bundle_whose_variants_do_not_run_here_is_refused_when_it_is_opened(
 ) -> None:
     with Bundle.open(GOLDEN) as bundle:
         runtimes = {variant.runtime for variant in bundle.manifest.variants}
-    monkeypatch.setattr(device_state, "available", lambda: {"another": "1.0"})
+    monkeypatch.setattr(device_state, "available", lambda *_: {"another": "1.0"})
     with pytest.raises(DeviceError, match="needs a runtime for") as refused:
         models_of(tmp_path, GOLDEN)
     assert all(runtime in str(refused.value) for runtime in runtimes)

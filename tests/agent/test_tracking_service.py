@@ -158,7 +158,7 @@ def test_what_cannot_be_drawn_is_one_sentence(squares: Path, tmp_path: Path, mon
     picture = frame(red=(60, 40))
     with pytest.raises(edgeloop.DataError, match="the answer has no boxes"):
         edgeloop.draw(picture, edgeloop.Answer(label="cat"))
-    with pytest.raises(edgeloop.DataError, match=r"shape \(96, 160, 3\), float64; boxes are drawn into pictures"):
+    with pytest.raises(edgeloop.DataError, match=r"shape \(96, 160, 3\), float64; boxes and masks are drawn into pictures"):
         edgeloop.draw(picture / 255, [])
     with pytest.raises(edgeloop.DataError, match="no such file"):
         edgeloop.draw(tmp_path / "none.png", [])
@@ -167,7 +167,7 @@ def test_what_cannot_be_drawn_is_one_sentence(squares: Path, tmp_path: Path, mon
         edgeloop.draw(tmp_path / "broken.png", [])
     Image.fromarray(picture).save(tmp_path / "a.png")
     no_boxes = command("edgeloop-agent", "run", GOLDEN, "--source", tmp_path / "a.png", "--draw", tmp_path / "out")
-    assert "answers no boxes to draw; leave --draw out" in sentence(no_boxes, 2)
+    assert "answers no boxes or masks to draw; leave --draw out" in sentence(no_boxes, 2)
     full = command(
         "edgeloop-agent", "run", squares, "--source", tmp_path / "a.png", "--draw", tmp_path / "a.png", "--state", tmp_path
     )

@@ -68,13 +68,13 @@ def test_slow_and_endless_answers_are_broken_off(bench: Bench) -> None:
 
 
 def test_a_trickle_is_broken_off() -> None:
-    from edgeloop_agent.updates.download import _paced
+    from edgeloop_agent.updates.download import paced
 
     clock = iter(range(0, 1000, 10))
     with pytest.raises(NetworkError, match="only 0 bytes a second"):
-        list(_paced(iter([b"x"] * 90), 0, 256, lambda: float(next(clock)), lambda _: None))
+        list(paced(iter([b"x"] * 90), 0, 256, lambda: float(next(clock)), lambda _: None))
     slept: list[float] = []
-    list(_paced(iter([b"x" * 1000] * 10), 500, 1, lambda: 0.0, slept.append))
+    list(paced(iter([b"x" * 1000] * 10), 500, 1, lambda: 0.0, slept.append))
     assert max(slept) == pytest.approx(20.0)  # 10,000 bytes at 500 a second
 
 

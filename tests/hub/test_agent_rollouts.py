@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from commands import command
+from edgeloop_agent.launcher import packaged
 from hubs import Hub, running_hub
 from serving import RECORDING, Agent, eventually, write_config
 from wheels import agent_wheel, installed_wheels, kept_running
@@ -82,8 +83,19 @@ def test_a_new_agent_is_taken_and_kept_and_a_broken_one_is_given_back(hub: Hub, 
         eventually(lambda: len(agent.lines) == 2 * WINDOWS)
         eventually(lambda: "1 failed" in hub.edgeloop("rollout", "status", number))
         assert hub.get("/api/v1/devices")[0]["heartbeat"]["agent"] == "7.0.1"
+        said = [e["text"] for e in hub.get("/api/v1/events") if e["source"] == "pi-1" and e["kind"] == "installed"]
+        assert any(text.startswith(f"by 1 of {len(list(needed.iterdir())) + 1} wheels") for text in said)
+
+        hub.edgeloop("rollout", "abort", number)
+        back = hub.edgeloop("publish", "--agent", "pi", "--shipped").split(":")[0]
+        number = hub.edgeloop("rollout", "start", back, "--steps", "100%").split()[1]
+        eventually(lambda: agent.log.count("agent committed") == 2)
+        eventually(lambda: hub.get("/api/v1/devices")[0]["heartbeat"]["agent"] == packaged()["version"])
+        assert followed(hub, "pi-1")["version"] == 3 and "0 failed" in hub.edgeloop("rollout", "status", number)
+        shutil.copy(RECORDING, tmp_path / "in" / "c.csv")
+        eventually(lambda: len(agent.lines) == 3 * WINDOWS)
     events = [e["kind"] for e in hub.get("/api/v1/events") if e["source"] == "pi-1" and "agent-pi" in e["target"]]
-    assert sorted(events) == ["committed", "installed", "installed", "rolled-back"]
+    assert sorted(events) == ["committed", "committed", "installed", "installed", "installed", "rolled-back"]
 
 
 def supervisor(agent: Agent) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import edgeloop_here, sentence
 from hubs import Hub, running_hub
 from serving import GOLDEN, RECORDING, eventually, serving, write_config
 
@@ -57,8 +58,27 @@ def test_a_config_is_taken_and_kept_after_its_trial(hub: Hub, tmp_path: Path) ->
         shutil.copy(RECORDING, tmp_path / "other" / "b.csv")
         eventually(lambda: len(agent.lines) >= 2 * WINDOWS)
         assert "config rolled back" not in agent.log
+        eventually(lambda: hub.run("tick") is not None and "done" in hub.edgeloop("rollout", "status", number))
+        back = hub.edgeloop("publish", "--config", "kitchen", "--shipped").split(":")[0]
+        hub.edgeloop("rollout", "start", back, "--steps", "100%")
+        eventually(lambda: "config committed" in agent.log)
+        shutil.copy(RECORDING, tmp_path / "in" / "c.csv")
+        eventually(lambda: len(agent.lines) >= 3 * WINDOWS)  # its own folder again
+        eventually(lambda: hub.get("/api/v1/devices")[0]["others"][0]["version"] == 2)
     events = [e["kind"] for e in hub.get("/api/v1/events") if e["source"] == "pi-1" and "config" in e["target"]]
-    assert sorted(events) == ["committed", "installed"]
+    assert sorted(events) == ["committed", "committed", "installed", "installed"]
+
+
+def test_a_way_back_is_published_where_there_is_one(hub: Hub, tmp_path: Path) -> None:
+    for words, says in (
+        (("--shipped",), "give --agent NAME or --config NAME"),
+        ((GOLDEN, "--agent", "pi", "--shipped"), "devices have it already"),
+        (("--agent", "nobody", "--shipped"), "nothing is published under this name"),
+        (("--agent", "No Name", "--shipped"), "names no agent"),
+        ((), "name a bundle, a config or a wheelhouse"),
+    ):
+        where = ("--hub", hub.address, "--keys", hub.folder / "keys")
+        assert says in sentence(edgeloop_here("publish", *words, *where, EDGELOOP_HUB_TOKEN=hub.token), 2)
 
 
 REFUSED = {  # more of the config, its bundle, what is said

@@ -48,8 +48,13 @@ def stand_in(number: int, problem: str = "") -> dict[str, str | bytes]:
     }
 
 
+STEADY: dict[str, str | bytes] = {"steady/__init__.py": "STEADY = 1\n", "steady/data.bin": bytes(range(256)) * 100}
+
+
 def wheelhouse(folder: Path, number: int, files: dict[str, str | bytes] | None = None) -> Path:
+    """Two wheels: edgeloop, and one that is the same in all of them."""
     wheels, out = folder / f"wheels-{number}", folder / f"agent-pi-{number}.wheelhouse"
+    wheel(wheels, "steady", "1.0", STEADY)
     wheel(wheels, "edgeloop", f"9.0.{number}", stand_in(number) if files is None else files)
     pack(wheels, out, PYTHON, "x86_64")
     return out
@@ -58,6 +63,12 @@ def wheelhouse(folder: Path, number: int, files: dict[str, str | bytes] | None =
 def needs_of(house: Path) -> Any:
     with opened(house, 1 << 30) as found:
         return msgspec.to_builtins(found.manifest.needs)
+
+
+def manifest_of(house: Path) -> Any:
+    """What is signed of the list of wheels."""
+    with opened(house, 1 << 30) as found:
+        return {"bytes": len(found.manifest_bytes), "sha256": hashlib.sha256(found.manifest_bytes).hexdigest()}
 
 
 def house_of(folder: Path, wheels: list[Path], spoil: Callable[[dict[str, Any]], None] = lambda _: None) -> Path:
@@ -88,11 +99,16 @@ class AgentBench(Bench):
         return self.offer_house(wheelhouse(self.bundles, number), number)
 
     def offer_house(self, house: Path, number: int, needs: Any = None) -> str:
-        return self.repository.add(house, number, "agent:pi", kind="agent", agent=needs or needs_of(house))
+        signed = needs or needs_of(house)
+        return self.repository.add(house, number, "agent:pi", kind="agent", agent=signed, manifest=manifest_of(house))
 
     def running(self) -> Running:
         """What a start now runs: the stand-in is really started."""
         for installed in launcher.chosen(self.path, launcher._table(self.path), Log("error")):
+            if installed.shipped:
+                self.started, slot = installed.sha256, self.journal.load().slot(installed.slot)
+                assert slot is not None
+                return Running("agent:pi", slot.version, slot.sha256)
             words = [sys.executable, "-m", "edgeloop_agent.cli", "serve", str(self.path)]
             done = subprocess.run(words, env=launcher.environment_of(installed.path), capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr

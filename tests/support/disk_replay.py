@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CHANGING = (
-    "openat", "write", "ftruncate", "fsync", "fdatasync", "rename", "unlink", "unlinkat", "mkdir", "rmdir", "symlink", "sendfile", "sync",
+    "openat", "write", "ftruncate", "fsync", "fdatasync", "rename", "unlink", "unlinkat", "mkdir", "rmdir", "symlink", "link", "sendfile",
+    "sync",
 )  # fmt: skip
-NOT_REPLAYED = ("pwrite64", "writev", "copy_file_range", "renameat", "renameat2", "link", "linkat", "symlinkat", "mkdirat")
+NOT_REPLAYED = ("pwrite64", "writev", "copy_file_range", "renameat", "renameat2", "linkat", "symlinkat", "mkdirat")
 LINE = re.compile(r"^(\w+)\((.*)\)\s+= (-?\d+)")
 HEX = r"(?:\\x[0-9a-f]{2})*"
 
@@ -27,7 +28,7 @@ class Call:
     name: str
     nth: int
     path: str
-    other: str = ""  # where a link points, what a file is renamed to, what is copied
+    other: str = ""  # where a link points, what a file is renamed to or called too, what is copied
     data: bytes = b""
     size: int = 0
     truncates: bool = False
@@ -96,6 +97,8 @@ class Disk:
                 self.pending = [c for c in self.pending if c[0][0] != path]
         elif call.name == "rename":
             self._rename(path, call.other)
+        elif call.name == "link":
+            self._change([(call.other, at)])
         elif call.name in ("unlink", "unlinkat", "rmdir"):
             self._change([(path, None)])
         else:
@@ -202,7 +205,7 @@ def _call(name: str, nth: int, arguments: str, result: int) -> Call:
     return Call(
         name, nth, path,
         other=open_files[1] if name == "sendfile" and len(open_files) > 1
-        else os.fsdecode(strings[name == "rename"]) if name in ("rename", "symlink") else "",
+        else os.fsdecode(strings[name != "symlink"]) if name in ("rename", "link", "symlink") else "",
         data=strings[0][:result] if name == "write" and strings else b"",
         size=int(arguments.rpartition(",")[2]) if name == "ftruncate" else 0,
         truncates="O_TRUNC" in arguments,

@@ -25,7 +25,7 @@ from disk_replay import AT_1970, LOSSES, Disk, laid, traced
 from edgeloop_contract.errors import EdgeloopError
 from hubs import version
 from serving import GOLDEN
-from update_bench import Bench, ConfigBench
+from update_bench import Bench, ConfigBench, offer_shipped
 
 TURNS = 2  # a download whose bytes the cut took is thrown away in the first
 
@@ -97,12 +97,35 @@ def agent_given_back(bench: Bench) -> tuple[int, ...]:
     return next_one(bench)
 
 
+def agent_shipped(bench: Bench) -> tuple[int, ...]:
+    """Back from version 2 to the packaged agent, as version 3."""
+    return _shipped(bench, "agent:pi")
+
+
+def config_shipped(bench: Bench) -> tuple[int, ...]:
+    """Back from version 2 to the device's own config, as version 3."""
+    return _shipped(bench, "config:kitchen")
+
+
+def _shipped(bench: Bench, model: str) -> tuple[int, ...]:
+    bench.offer(2)
+    bench.repository.publish()
+    bench.turn()
+    bench.running()
+    bench.taken()
+    bench.running()
+    offer_shipped(bench, 3, model)
+    bench.repository.publish()
+    return 2, 3
+
+
 BENCHES: dict[Callable[[Bench], tuple[int, ...]], Callable[[Path], Bench]] = {
     beside: two_bundles,
     config: ConfigBench,
-} | dict.fromkeys((agent, first_agent, agent_given_back), AgentBench)
-AGENTS = (agent, first_agent, agent_given_back)
-UPDATES = (first, next_one, new_root, beside, config, by_delta)
+    config_shipped: ConfigBench,
+} | dict.fromkeys((agent, first_agent, agent_given_back, agent_shipped), AgentBench)
+AGENTS = (agent, first_agent, agent_given_back, agent_shipped)
+UPDATES = (first, next_one, new_root, beside, config, config_shipped, by_delta)
 
 
 def cuts(

@@ -19,6 +19,7 @@ from edgeloop_agent.updates.cycle_messages import CycleRequest
 from edgeloop_agent.updates.journal import Running, UpdateFolder, update_folder
 from edgeloop_agent.updates.slots import running_now, with_slots
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.publications import SHIPPED, shipped_file
 from fakes.repository import Repository
 from hubs import version
 from serving import write_config
@@ -77,6 +78,16 @@ class Bench:
         self.journal.change(lambda j: j.committed())
 
 
+def offer_shipped(bench: Bench, number: int, model: str) -> str:
+    """Sign the way back to what the device was shipped with. Its file is not there: no device fetches it."""
+    file = bench.bundles / f"{model.replace(':', '-')}-{number}.shipped"
+    file.write_bytes(shipped_file(model, number))
+    name = bench.repository.add(file, number, model, kind=SHIPPED)
+    for copy in (bench.repository.folder / "targets").glob(f"*.{name}"):
+        copy.unlink()
+    return name
+
+
 class ConfigBench(Bench):
     """A device that follows a config; the test is about that. A config's version stands in its last line."""
 
@@ -92,10 +103,11 @@ class ConfigBench(Bench):
         return self.repository.add(file, number, "config:kitchen", kind="config", **more)
 
     def running(self) -> Running:
-        file = choose(self.config, self.path, Log("error")) or self.path
+        chosen = choose(self.config, self.path, Log("error"))
+        file = chosen or self.path
         last = file.read_text().splitlines()[-1]
         found, _ = running_config(self.config, file)
-        assert found.version == (int(last[2:]) if last.startswith("# ") else 0)
+        assert chosen == self.path or found.version == (int(last[2:]) if last.startswith("# ") else 0)
         return found
 
     def request(self) -> CycleRequest:

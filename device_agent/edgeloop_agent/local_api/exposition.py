@@ -118,6 +118,11 @@ class MetricsCollector:
         for loaded in models.loaded():
             info.add_metric([loaded.name, str(loaded.version), loaded.sha256, loaded.variant, loaded.runtime], 1)
         yield info
+        if models.builds_beside:
+            built = gauge("edgeloop_agent_engines_building", "1 while a model's engines are built beside", labels=["model"])
+            for name in models.manifests:
+                built.add_metric([name], float(name == models.building))
+            yield built
 
     def _board(self, gauge: Any, counter: Any) -> Iterator[Any]:
         """What the board cannot measure is left out: a gauge of 0 would be wrong."""

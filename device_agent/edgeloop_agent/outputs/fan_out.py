@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +15,7 @@ from edgeloop_agent.answering import AnswerLine
 from edgeloop_agent.config import Config, Output
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts
-from edgeloop_agent.outputs.delivery import Delivery
 from edgeloop_agent.outputs.lines import LineOutput
-from edgeloop_agent.outputs.messages import Speaker
 from edgeloop_agent.outputs.rules import Rules
 from edgeloop_agent.outputs.sending import Sender
 from edgeloop_agent.sources import Recording
@@ -24,6 +23,9 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.manifest import Manifest
 from edgeloop_contract.settings import nearest
 from edgeloop_contract.tasks import Regression, Tensors, names_of
+
+if TYPE_CHECKING:
+    from edgeloop_agent.outputs.delivery import Delivery
 
 CLOSE_SECONDS = 1.0  # for what is being sent at the end
 
@@ -42,6 +44,9 @@ class Outputs:
             if settings.kind == "lines":
                 self._lines.append((Rules(settings), LineOutput(settings, counts, log)))
                 continue
+            from edgeloop_agent.outputs.delivery import Delivery  # here: lines need no database
+            from edgeloop_agent.outputs.messages import Speaker
+
             path = folder / f"{_digest(settings)}.sqlite"
             known.add(path)
             device = device_name(settings)

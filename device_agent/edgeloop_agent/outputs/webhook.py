@@ -43,7 +43,7 @@ class Webhook:
         self._seconds = settings.timeout_seconds
         timeout = urllib3.Timeout(connect=min(CONNECT_SECONDS, self._seconds), read=self._seconds)
         options = {"num_pools": 1, "maxsize": 1, "retries": False, "timeout": timeout, "ca_certs": settings.ca_file or None}
-        self._http = pool(settings.where, use_proxies, **options)
+        self._http = pool(settings.where, use_proxies, head_deadline=True, **options)
 
     def send(self, messages: Sequence[Message]) -> Delivered:
         """A message that may have arrived when a deadline passed is sent again: receivers know it by its id."""
@@ -52,11 +52,12 @@ class Webhook:
             if count and time.monotonic() > end:
                 return Delivered(count, refused, reason=reason)
             body, headers = self._as_request(message)
+            deadline = time.monotonic() + self._seconds
             try:
                 answer = self._http.request(
                     "POST", self._address, body=body, headers=headers, preload_content=False, redirect=False
                 )  # fmt: skip
-                self._finish(answer)
+                self._finish(answer, deadline)
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 return Delivered(count, refused, plain(error), reason=reason)
             if 200 <= answer.status < 300:
@@ -86,9 +87,9 @@ class Webhook:
             }  # fmt: skip
         return body, headers
 
-    def _finish(self, answer: urllib3.BaseHTTPResponse) -> None:
-        """Read a small answer, so that the connection serves the next request; else close it."""
-        read, end = 0, time.monotonic() + self._seconds
+    def _finish(self, answer: urllib3.BaseHTTPResponse, end: float) -> None:
+        """Read a small answer that ends in time, so that the connection serves the next request; else close it."""
+        read = 0
         try:
             while chunk := answer.read1(1 << 14, decode_content=False):
                 read += len(chunk)

@@ -102,6 +102,7 @@ class LiveView:
         tracking = counts.tracking
         return {
             "model": manifest.name, "version": manifest.version, "variant": loaded.variant if loaded else "",
+            "runtime": loaded.runtime if loaded else "", "building": self._models.building,
             "sha256": loaded.sha256[:12] if loaded else "", "task": type(manifest.task).__name__.lower(),
             "answers": [{"at": at, "text": in_words(line)} for at, line in reversed(list(self._answers))],
             "picture": last.number if last is not None and _is_picture(last.values) else None,

@@ -9,10 +9,9 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.answering import AnswerLine
-from edgeloop_agent.drawing import COLOURS, drawn
+from edgeloop_agent.drawing import drawn, painted
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError
-from edgeloop_contract.masks import mask_of
 
 __all__ = ["as_shown"]
 
@@ -27,7 +26,7 @@ def as_shown(values: Array, lines: Sequence[AnswerLine]) -> bytes:
     line = lines[0] if lines else None
     try:
         if line is not None and line.masks:
-            small = _painted(small, step, line)
+            small = painted(small, line.masks, step)
         boxes = [
             msgspec.structs.replace(box, box=[edge / step for edge in box.box]) for box in (line.boxes if line else None) or ()
         ]
@@ -36,16 +35,3 @@ def as_shown(values: Array, lines: Sequence[AnswerLine]) -> bytes:
         return out.getvalue()
     except (DataError, DeviceError):
         return b""
-
-
-def _painted(small: Array, step: int, line: AnswerLine) -> Array:
-    """Half of each mask's colour over the picture."""
-    painted = np.repeat(small[..., None], 3, 2) if small.ndim == 2 else np.broadcast_to(small, (*small.shape[:2], 3)).copy()
-    for number, mask in enumerate(line.masks or ()):
-        height, width = mask.mask.size
-        inside = mask_of(mask.mask.counts, height, width)[::step, ::step]
-        if inside.shape == painted.shape[:2]:
-            colour = COLOURS[number % len(COLOURS)]
-            rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.uint16)
-            painted[inside] = ((painted[inside].astype(np.uint16) + rgb) // 2).astype(np.uint8)
-    return painted

@@ -10,12 +10,14 @@ __all__ = [
     "OPENVINO",
     "SUFFIX",
     "TENSORRT",
+    "builds_engines",
     "chain_of",
     "full_names",
     "is_tensorrt",
     "options_of",
     "ways",
     "with_engines",
+    "without_building",
 ]
 
 CPU, TENSORRT, CUDA, OPENVINO = "CPU", "TensorRT", "CUDA", "OpenVINO"
@@ -56,6 +58,16 @@ def chain_of(way: str, available: Sequence[str]) -> list[str]:
 def is_tensorrt(provider: str) -> bool:
     """Of a full name."""
     return provider.lower() == (TENSORRT + SUFFIX).lower()
+
+
+def builds_engines(way: str) -> bool:
+    """Whether a way needs engines, which take minutes to build."""
+    return is_tensorrt(way.removesuffix(FP16) + SUFFIX)
+
+
+def without_building(wanted: Sequence[str]) -> list[str]:
+    """Those of them that answer at once."""
+    return [name for name in wanted if not builds_engines(name)]
 
 
 def options_of(provider: str, way: str, integer: bool, dla_core: int, engines: str) -> dict[str, str]:

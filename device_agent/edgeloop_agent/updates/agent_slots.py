@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -12,8 +13,9 @@ from urllib.parse import quote
 import msgspec
 
 from edgeloop_agent.config import Config
-from edgeloop_agent.launcher import ABOUT, AGENT, environment_of, is_newer, packaged
-from edgeloop_agent.updates.environments import About, install, misfit, placed, remove, room_problem
+from edgeloop_agent.launcher import ABOUT, AGENT, environment_of, is_newer, packaged, packaged_environment
+from edgeloop_agent.updates import changed_wheels
+from edgeloop_agent.updates.environments import About, House, install, misfit, placed, remove, room_problem
 from edgeloop_agent.updates.journal import OTHERS, Journal, Running, Slot, UpdateFolder, update_folder
 from edgeloop_agent.updates.offers import Offer
 from edgeloop_agent.updates.rebuilding import digest_of
@@ -43,6 +45,8 @@ def running_agent(config: Config) -> tuple[Running, str]:
 def described(folder: UpdateFolder) -> str:
     """Which agent the launcher would start, in words."""
     here, slot, name = packaged()["version"], folder.load().running, folder.load().active
+    if slot is not None and slot.shipped:
+        return f"the packaged agent {here} serves, as {slot.target} says"
     try:
         trial = folder.load().trial
         about = msgspec.json.decode((placed(folder.path, str(trial.slot if trial else name)) / ABOUT).read_bytes(), type=About)
@@ -59,35 +63,50 @@ def take(folder: UpdateFolder, slot: str, offer: Offer, config: Config, config_p
     The download goes in any case; what was installed stays where the answer is "". Raises StorageError, BundleTooNew.
     """
     path, file = placed(folder.path, slot), folder.slot(slot)
-    limits = config.limits
+    trial_seconds, old = config.updates.health_seconds + config.limits.start_seconds, str(folder.load().active)
     try:
         if os.pathsep in str(path):
             return f"{folder.path}: Python finds no module in a folder with {os.pathsep} in its name; set state in the config"
-        with opened(file, offer.bytes) as house:
+        with _house(folder, file, offer) as house:
             if house.manifest.needs != offer.needs:
                 return "it is not what its signature says"
-            install(house, path, offer.sha256, config.updates.health_seconds + limits.start_seconds)
+            install(house, path, offer.sha256, trial_seconds, placed(folder.path, old))
     except BundleTooNew:
         raise
     except BundleError as error:
         return str(error).replace(str(file), offer.target)
     finally:
         file.unlink(missing_ok=True)
-    problem = check(path, config, config_path, house.manifest.version)
+        changed_wheels.forget(folder)
+    problem = check(environment_of(path), config, config_path, house.manifest.version)
     if problem:
         remove(path)
     return problem
 
 
-def check(path: Path, config: Config, config_path: Path, version: str) -> str:
-    """Why an installed agent cannot serve here, in its own sentence; "" where it can. It looks in a process of its own."""
+@contextlib.contextmanager
+def _house(folder: UpdateFolder, file: Path, offer: Offer) -> Iterator[House]:
+    """The whole, or the wheels that this device does not have. Raises BundleError."""
+    changed = None if file.exists() else changed_wheels.came(folder, offer)
+    if changed is not None:
+        yield changed
+        return
+    with opened(file, offer.bytes) as house:
+        yield house
+
+
+def check(python: dict[str, str], config: Config, config_path: Path, version: str) -> str:
+    """Why another agent cannot serve here, in its own sentence; "" where it can. It looks in a process of its own.
+
+    `python`: the variables with which Python finds it.
+    """
     words = [packaged()["python"], "-m", "edgeloop_agent.updates.self_check", str(config_path)]
-    environment = {**environment_of(path), "STATE_DIRECTORY": str(update_folder(config).parent)}  # a command's is the service's
+    environment = {**python, "STATE_DIRECTORY": str(update_folder(config).parent)}  # a command's is the service's
     timeout_seconds = config.limits.start_seconds
     try:
         done = subprocess.run(
             words, capture_output=True, timeout=timeout_seconds, check=False, stdin=subprocess.DEVNULL,
-            env=environment, cwd=path,
+            env=environment, cwd="/",
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"its check of itself did not end within {timeout_seconds:g} s"
@@ -106,7 +125,17 @@ def check(path: Path, config: Config, config_path: Path, version: str) -> str:
 def check_again(folder: UpdateFolder, slot: str, offer: Offer, config: Config, config_path: Path) -> str:
     """As `take`, of an agent that is installed already: the fleet goes back to it."""
     assert offer.needs is not None
-    return check(placed(folder.path, slot), config, config_path, offer.needs.version)
+    return check(environment_of(placed(folder.path, slot)), config, config_path, offer.needs.version)
+
+
+def check_packaged(folder: UpdateFolder, slot: str, config: Config, config_path: Path) -> str:
+    """As `take`, of the packaged agent, which takes the place of what is in the slot."""
+    remove(placed(folder.path, slot))
+    changed_wheels.forget(folder)
+    known = packaged()
+    if not known.get("returns"):
+        return f"the packaged agent {known['version']} cannot be tried: take updates.agent out of the device's own config instead"
+    return check(packaged_environment(), config, config_path, known["version"])
 
 
 def misfit_of(offer: Offer) -> str:
@@ -143,6 +172,7 @@ def tidy(config: Config) -> None:
         for left in _left(each, kept):
             remove(left)
         if not followed:
+            changed_wheels.forget(UpdateFolder(each))
             for file in (*each.glob("download-*.partial"), *each.glob("slot-*")):
                 file.unlink(missing_ok=True)
 

@@ -67,10 +67,11 @@ def canary_failure(config: Path, timeout_seconds: float, bundle: Path) -> str | 
     return None if isinstance(outcome, CanaryResult) else outcome
 
 
-def check(config_path: Path, bundle_path: Path, state: Path | None = None) -> CanaryResult:
+def check(config_path: Path, bundle_path: Path, state: Path | None = None, beside: bool = False) -> CanaryResult:
     """Check golden scores, labelled accuracy, latency and memory. Raises GateError naming the limit that is exceeded.
 
-    `state`: what is measured stays there, apart from the device's own measurements, and latency is not judged.
+    `state`: what is measured stays there, apart from the device's own measurements, and latency is not judged. `beside`: nor is it
+    judged at a low priority, where engines are built.
     """
     import numpy as np
 
@@ -88,6 +89,7 @@ def check(config_path: Path, bundle_path: Path, state: Path | None = None) -> Ca
     if state is not None:
         config = msgspec.structs.replace(config, state=str(state))
     models = Models(msgspec.structs.replace(config, bundles=[str(bundle_path)]), Counts(), Log(config.log.level))
+    models.builds_beside = not beside  # engines are built after the switch, beside, and tested then
     model = models.get(models.first)
     with Bundle.open(bundle_path, verified=models.verified) as bundle:
         canary = bundle.manifest.canary
@@ -126,7 +128,7 @@ def check(config_path: Path, bundle_path: Path, state: Path | None = None) -> Ca
         ("p95 latency in µs", p95, config.updates.max_latency_us or limits.get("max_latency_us", 0)),
         ("memory in bytes", peak, config.updates.max_memory_bytes or limits.get("max_memory_bytes", 0)),
     ):
-        if limit and value > limit and (state is None or value is not p95):
+        if limit and value > limit and ((state is None and not beside) or value is not p95):
             raise GateError(f"canary: {what} {value:,.0f}; the limit is {limit:,.0f}")
     checked = 0 if canary is None else count
     return CanaryResult(model.choice.variant, round(steps, 2), right, checked, round(p95, 1), peak)

@@ -28,13 +28,18 @@ def folder_of(config: Config) -> UpdateFolder:
 
 
 def choose(own: Config, path: Path, log: Log, why: str = "") -> Path | None:
-    """The file of the newest intact config that this device can run; None: its own. Counts a start of one on trial."""
+    """The file of the newest intact config that this device can run; None: its own, and `path`: its own by a rollout.
+
+    Counts a start of one on trial.
+    """
     folder = folder_of(own)
     if why:
         log("error", "config rolled back", why=why)
         try_change(log, folder, lambda j: rolled_back(j, why))
     for name in candidates(folder, log):
         file, slot = folder.slot(name), folder.load().slot(name)
+        if slot is not None and slot.shipped:
+            return path
         if slot is None or digest_of(file) != slot.sha256:
             damaged(folder, name, log)
             continue
@@ -83,7 +88,7 @@ def check(path: Path, own: Config, timeout_seconds: float, file: Path) -> str | 
     `path`: the device's own file. The check is a process of its own: it loads the models as the config says.
     """
     try:
-        if problems := list(problems_for(own, load(path, file), file)):
+        if file.resolve() != path.resolve() and (problems := list(problems_for(own, load(path, file), file))):
             return "; ".join(problems)
     except UsageError as error:
         return str(error).replace(str(path), "the config", 1)
@@ -101,9 +106,17 @@ def check(path: Path, own: Config, timeout_seconds: float, file: Path) -> str | 
     return said or f"edgeloop-agent check died ({done.returncode})"
 
 
+def sha256_in_use(folder: UpdateFolder, file: Path) -> str:
+    """By which the hub and the journal know the config in use; of the device's own file that of the return to it, if it was one."""
+    slot = folder.load().running
+    if slot is not None and slot.shipped and file.parent != folder.path:
+        return slot.sha256
+    return digest_of(file)
+
+
 def running_config(config: Config, file: Path) -> tuple[Running, str]:
     """The config in use as the hub knows it, and its target's name. The device's own file has version 0. `file`: that is in use."""
-    sha256 = digest_of(file)
+    sha256 = sha256_in_use(folder_of(config), file)
     journal = folder_of(config).load()
     slot = next((s for s in (journal.a, journal.b) if s is not None and s.sha256 == sha256), None)
     running = Running(CONFIG_MODEL + config.updates.config, slot.version if slot else 0, sha256)

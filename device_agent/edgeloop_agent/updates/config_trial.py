@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeloop_agent.config import ROLLED_OUT, SEEN_CONFIGS, Updates
-from edgeloop_agent.updates.config_slots import digest_of
+from edgeloop_agent.updates.config_slots import sha256_in_use
 from edgeloop_agent.updates.journal import UpdateFolder
 from edgeloop_agent.updates.own_trial import OwnTrial
 
@@ -26,4 +26,6 @@ def ask_supervisor() -> None:
 def config_trial(file: Path, folder: UpdateFolder, counts: Counts, log: Log, settings: Updates) -> OwnTrial:
     """`file`: the config in use."""
     seen, came = int(os.environ.get(SEEN_CONFIGS) or -1), bool(os.environ.get(ROLLED_OUT))
-    return OwnTrial("config", digest_of(file), folder, counts, log, settings, ask_supervisor, seen, came, source_counts=True)
+    return OwnTrial(
+        "config", sha256_in_use(folder, file), folder, counts, log, settings, ask_supervisor, seen, came, source_counts=True
+    )

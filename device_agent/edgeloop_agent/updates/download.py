@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from edgeloop_agent.hub_client import CHUNK
 from edgeloop_agent.updates.journal import UpdateFolder
 from edgeloop_agent.updates.offers import Offer
 from edgeloop_agent.updates.origins import Origin
+from edgeloop_agent.updates.rebuilding import digest_of, size_of
 from edgeloop_agent.updates.trust import TrustError
 from edgeloop_contract.errors import NetworkError, StorageError
 from edgeloop_contract.files import remedy_of, take_place
@@ -32,9 +31,9 @@ def fetch(
         for other in folder.path.glob("download-*.partial"):
             if other != partial:
                 other.unlink(missing_ok=True)
-        if _size(partial) < offer.bytes:
+        if size_of(partial) < offer.bytes:
             _complete(partial, offer, origin, max_rate, min_rate, clock, sleep)
-        if _size(partial) != offer.bytes or _digest(partial) != offer.sha256:
+        if size_of(partial) != offer.bytes or digest_of(partial) != offer.sha256:
             partial.unlink(missing_ok=True)
             raise TrustError(f"{offer.target}: the bytes are not those that were signed; they were deleted")
         take_place(partial, slot)
@@ -54,13 +53,13 @@ def _complete(
     partial: Path, offer: Offer, origin: Origin, max_rate: int, min_rate: int,
     clock: Callable[[], float], sleep: Callable[[float], None],
 ) -> None:  # fmt: skip
-    wanted = _size(partial)
+    wanted = size_of(partial)
     begins, chunks = origin.target(f"{offer.sha256}.{offer.target}", wanted)
     with partial.open("ab") as file:
         if begins != wanted:
             file.truncate(0)
         size = begins
-        for chunk in _paced(chunks, max_rate, min_rate, clock, sleep):
+        for chunk in paced(chunks, max_rate, min_rate, clock, sleep):
             if size + len(chunk) > offer.bytes:
                 raise TrustError(f"{offer.target}: more than the {offer.bytes} bytes that were signed; broken off")
             file.write(chunk)
@@ -69,9 +68,11 @@ def _complete(
         raise NetworkError(f"{offer.target}: {size} of {offer.bytes} bytes came; the rest comes at the next poll")
 
 
-def _paced(
-    chunks: Iterator[bytes], max_rate: int, min_rate: int, clock: Callable[[], float], sleep: Callable[[float], None]
-) -> Iterator[bytes]:
+def paced(
+    chunks: Iterator[bytes], max_rate: int, min_rate: int,
+    clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[bytes]:  # fmt: skip
+    """The chunks, at most `max_rate` bytes a second. Raises NetworkError below `min_rate`."""
     began = looked = clock()
     total, since = 0, 0
     for chunk in chunks:
@@ -85,18 +86,3 @@ def _paced(
             looked, since = now, 0
         if max_rate and (ahead := total / max_rate - (now - began)) > 0:
             sleep(ahead)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

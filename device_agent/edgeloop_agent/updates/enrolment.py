@@ -68,7 +68,8 @@ def update_now(config: Config, config_path: Path) -> str:
     first, *others = running_now(config)
     if config.updates.config:
         journal = folder_of(config).load()
-        file = folder_of(config).slot(journal.active) if journal.active else config_path
+        held = journal.slot(journal.active)
+        file = config_path if held is None or held.shipped else folder_of(config).slot(str(journal.active))
         others.append(running_config(config, file)[0])
     if config.updates.agent:
         others.append(running_agent(config)[0])

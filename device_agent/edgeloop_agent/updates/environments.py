@@ -7,6 +7,7 @@ wheel is run. The folder appears by a rename, after all of it is on the disk.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
 import py_compile
@@ -19,24 +20,46 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import msgspec
 
 from edgeloop_agent.launcher import ABOUT, is_newer, packaged
+from edgeloop_agent.updates.rebuilding import digest_of
 from edgeloop_contract.errors import BundleError, StorageError
 from edgeloop_contract.files import sync_folder
 from edgeloop_contract.needs import AgentNeeds
-from edgeloop_contract.wheelhouse import Wheel, Wheelhouse
+from edgeloop_contract.wheelhouse import Wheel, WheelhouseManifest
 
-__all__ = ["JOURNAL", "About", "below_floor", "files_of", "install", "misfit", "placed", "remove", "room_problem"]
+__all__ = [
+    "JOURNAL", "UNPACKED", "About", "House", "Unpacked", "below_floor", "files_of", "install", "misfit", "placed", "remove",
+    "room_problem", "unpacked_in", "whole_wheels",
+]  # fmt: skip
 
 JOURNAL = 1  # the format of journals and databases in the state folder that this agent writes and reads
 MAX_FILES = 30_000
 ROOM = 1.5  # of what is unpacked: compiled modules, and what a file system adds
 OURS = "edgeloop"
 RUN_BY_PYTHON = ("sitecustomize", "usercustomize")  # imported at each start, if they are found
+UNPACKED = "wheels.json"  # in an environment: what each wheel was unpacked to
 CHUNK = 1 << 20
+
+
+class House(Protocol):
+    """The wheels of an agent: of one file, or those of them that a device did not have."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def manifest(self) -> WheelhouseManifest: ...
+    def bytes_of(self, wheel: Wheel) -> IO[bytes]: ...
+
+
+class Unpacked(msgspec.Struct, frozen=True):
+    """Digests of an environment's files, by the digest of their wheel. `left_out`: packages that were not unpacked."""
+
+    left_out: list[str] = []
+    wheels: dict[str, dict[str, str]] = {}
 
 
 class About(msgspec.Struct, frozen=True):
@@ -91,17 +114,44 @@ def remove(path: Path) -> None:
         shutil.rmtree(each, ignore_errors=True)
 
 
-def install(house: Wheelhouse, path: Path, sha256: str, trial_seconds: float) -> None:
-    """Unpack all wheels so that `path` is the environment. Raises BundleError or StorageError, and then nothing is left."""
+def unpacked_in(path: Path) -> Unpacked:
+    """An empty one where an environment does not say it."""
+    try:
+        return msgspec.json.decode((path / UNPACKED).read_bytes(), type=Unpacked)
+    except (OSError, msgspec.MsgspecError):
+        return Unpacked()
+
+
+def whole_wheels(path: Path, manifest: WheelhouseManifest) -> set[str]:
+    """Digests of the wheels that an environment has unpacked as this manifest wants them, every file of them as it was then."""
+    found = unpacked_in(path)
+    if found.left_out != manifest.left_out:
+        return set()
+    wanted = {wheel.sha256 for wheel in manifest.wheels} & found.wheels.keys()
+    return {sha256 for sha256 in wanted if all(digest_of(path / name) == digest for name, digest in found.wheels[sha256].items())}
+
+
+def install(house: House, path: Path, sha256: str, trial_seconds: float, old: Path | None = None) -> None:
+    """Unpack all wheels so that `path` is the environment. Raises BundleError or StorageError, and then nothing is left.
+
+    `old`: an environment from which wheels are taken that the new one has too; both have the same files then, where the disk can.
+    """
     partial, manifest = path.with_name(f"{path.name}.partial"), house.manifest
     remove(path)
     try:
         partial.mkdir(mode=0o700)
         sizes: dict[str, int] = {}
+        there = whole_wheels(old, manifest) if old is not None else set[str]()
+        digests = dict[str, dict[str, str]]()
         for wheel in manifest.wheels:
-            _unpack_wheel(house, wheel, partial, sizes)
+            if old is not None and wheel.sha256 in there:
+                digests[wheel.sha256] = unpacked_in(old).wheels[wheel.sha256]
+                _share_wheel(house, wheel, digests[wheel.sha256], old, partial, sizes)
+            else:
+                digests[wheel.sha256] = _unpack_wheel(house, wheel, partial, sizes)
         _compile(partial, path, sizes)
         about = About(manifest.version, manifest.python, manifest.machine, sha256, trial_seconds, sizes)
+        (partial / UNPACKED).write_bytes(msgspec.json.encode(Unpacked(manifest.left_out, digests)))
         (partial / ABOUT).write_bytes(msgspec.json.encode(about))
         os.sync()  # one wait for thousands of files
         partial.rename(path)
@@ -113,8 +163,25 @@ def install(house: Wheelhouse, path: Path, sha256: str, trial_seconds: float) ->
         raise
 
 
-def _unpack_wheel(house: Wheelhouse, wheel: Wheel, folder: Path, sizes: dict[str, int]) -> None:
-    left = house.manifest.unpacked_bytes - sum(sizes.values())
+def _share_wheel(
+    house: House, wheel: Wheel, files: dict[str, str], old: Path, folder: Path, sizes: dict[str, int]
+) -> None:  # fmt: skip
+    with _reading(house.path, wheel):
+        for name in files:
+            if name in sizes or len(sizes) >= MAX_FILES:
+                raise ValueError(f"{name} is in two wheels" if name in sizes else f"more than {MAX_FILES} files")
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(old / name, target)
+            except OSError:  # a file system without links
+                shutil.copyfile(old / name, target)
+            sizes[name] = target.stat().st_size
+
+
+def _unpack_wheel(house: House, wheel: Wheel, folder: Path, sizes: dict[str, int]) -> dict[str, str]:
+    """Returns the digests of its files."""
+    left, digests = house.manifest.unpacked_bytes - sum(sizes.values()), dict[str, str]()
     with _reading(house.path, wheel), house.bytes_of(wheel) as content, zipfile.ZipFile(content) as archive:
         for name, entry in files_of(archive, wheel.project, house.manifest.left_out).items():
             left -= entry.file_size
@@ -126,15 +193,19 @@ def _unpack_wheel(house: Wheelhouse, wheel: Wheel, folder: Path, sizes: dict[str
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(entry) as source, target.open("xb") as file:
-                _copied(source, file, entry.file_size)
+                digests[name] = _copied(source, file, entry.file_size)
+    return digests
 
 
-def _copied(source: IO[bytes], file: IO[bytes], size: int) -> None:
-    written = 0
+def _copied(source: IO[bytes], file: IO[bytes], size: int) -> str:
+    """Returns the digest."""
+    written, digest = 0, hashlib.sha256()
     while chunk := source.read(CHUNK):
         written += file.write(chunk)
+        digest.update(chunk)
     if written != size:
         raise ValueError("a file is cut short")
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -179,7 +250,7 @@ def _place_of(entry: zipfile.ZipInfo, project: str) -> str | None:
     mine = parts[0].partition("-")[0].partition(".")[0].lower()
     if (mine == OURS or mine.startswith(f"{OURS}_")) and project != OURS:
         raise ValueError(f"{name} would take the place of the agent's own {mine}")
-    if parts == [ABOUT]:
+    if parts in ([ABOUT], [UNPACKED]):
         raise ValueError(f"{name} would take the place of the environment's own list")
     return "/".join(parts)
 

@@ -41,21 +41,23 @@ class Running(msgspec.Struct, frozen=True):
 
 
 class Slot(msgspec.Struct, frozen=True):
-    """A verified bundle file in a slot."""
+    """A verified bundle file in a slot. `shipped`: no file, and instead the packaged agent, or the device's own config."""
 
     target: str
     name: str
     version: int
     sha256: str
     bytes: int
+    shipped: bool = False
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """A staged bundle that runs, or is about to, and is not trusted yet."""
+    """A staged bundle that runs, or is about to, and is not trusted yet. `seconds`: of the packaged agent's start and trial."""
 
     slot: SlotName
     since: float
     boots: int = 0
+    seconds: float = 0.0
 
 
 class RejectedBundle(msgspec.Struct, frozen=True):
@@ -100,8 +102,8 @@ class Journal(msgspec.Struct, frozen=True):
         """With one more event to report; the oldest are dropped first."""
         return replace(self, events=[*self.events, event][-MAX_EVENTS:])
 
-    def staged(self, slot: Slot, at: float) -> Journal:
-        return replace(self, **{self.free: slot}, trial=Trial(self.free, at))
+    def staged(self, slot: Slot, at: float, seconds: float = 0.0) -> Journal:
+        return replace(self, **{self.free: slot}, trial=Trial(self.free, at, seconds=seconds))
 
     def booted(self) -> Journal:
         """Count one start of the bundle on trial, before it is loaded."""

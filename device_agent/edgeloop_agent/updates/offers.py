@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+import msgspec
 
 from edgeloop_contract.needs import AgentNeeds
 from edgeloop_contract.publications import DELTA
+from edgeloop_contract.wheelhouse import MAX_MANIFEST_BYTES
+
+
+class SignedManifest(msgspec.Struct, frozen=True):
+    """Bytes and digest of a wheelhouse's list of wheels."""
+
+    bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_MANIFEST_BYTES)]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}(?!\n)$")]
 
 
 @dataclass(frozen=True)
@@ -18,8 +29,9 @@ class Offer:
     sha256: str
     model: str
     version: int
-    kind: str = "bundle"  # or config, agent
+    kind: str = "bundle"  # or config, agent, return-to-shipped
     needs: AgentNeeds | None = None  # of an agent
+    manifest: SignedManifest | None = None  # of an agent, where its publisher signed it
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,10 @@ class Origin(Protocol):
         """Bytes from `offset` on, or from the start where that cannot be had: the offset they begin at, and the bytes."""
         ...
 
+    def part(self, name: str, begins: int, size: int) -> Iterator[bytes]:
+        """`size` bytes from `begins` on. Raises NotFound where the other side gives no parts."""
+        ...
+
 
 class FolderOrigin:
     """`metadata/` and `targets/` of a folder, such as a USB stick's."""
@@ -34,6 +38,13 @@ class FolderOrigin:
 
     def target(self, name: str, offset: int) -> tuple[int, Iterator[bytes]]:
         return offset, self._read(self.path / "targets" / Path(name).name, offset)
+
+    def part(self, name: str, begins: int, size: int) -> Iterator[bytes]:
+        for chunk in self._read(self.path / "targets" / Path(name).name, begins):
+            yield chunk[:size]
+            size -= len(chunk)
+            if size <= 0:
+                return
 
     def _read(self, path: Path, offset: int) -> Iterator[bytes]:
         try:

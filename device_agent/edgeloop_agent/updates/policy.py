@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgeloop_agent.updates.journal import Journal, Running, Slot, SlotName
 from edgeloop_agent.updates.offers import Offer, SignedTargets
-from edgeloop_contract.publications import AGENT, BUNDLE, CONFIG, MAX_CONFIG_BYTES, kind_of_model
+from edgeloop_contract.publications import AGENT, BUNDLE, CONFIG, MAX_CONFIG_BYTES, SHIPPED, kind_of_model
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def decide(
         return Stay(f"{target} is not among the signed targets", refused=True)
     if offer.model != running.model:
         return Stay(f"{target} is of model {offer.model or 'unknown'}; here runs {running.model}", refused=True)
-    if offer.kind not in (BUNDLE, CONFIG, AGENT):
+    if offer.kind not in (BUNDLE, CONFIG, AGENT, SHIPPED):
         return Stay(f"{target} is a {offer.kind}, which this agent does not know: update edgeloop here", refused=True)
     if offer.sha256 == running.sha256:
         return Stay("it is running already")
@@ -44,7 +44,8 @@ def decide(
         return Stay(f"{target} failed here before: {bad.why}")
     if offer.version < running.version and signed.has_sha256(running.sha256):
         return Stay(f"{target} is older than version {running.version}, which is still signed", refused=True)
-    if offer.kind != kind_of_model(running.model):
+    kind = kind_of_model(running.model)
+    if offer.kind != kind and (offer.kind != SHIPPED or kind == BUNDLE):
         return Stay(f"{target} is a {offer.kind}, which {running.model} is not", refused=True)
     if offer.kind == CONFIG:
         max_bundle_bytes = MAX_CONFIG_BYTES

@@ -25,6 +25,14 @@ def digest_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def size_of(path: Path) -> int:
+    """0 where it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def rebuild(old: Path, delta_path: Path, delta: Delta, offer: Offer, partial: Path) -> None:
     """The offered bundle at `partial`, where a whole download would leave it. Raises BundleError or OSError, and leaves nothing.
 

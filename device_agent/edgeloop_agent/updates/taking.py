@@ -12,7 +12,6 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from edgeloop_agent.config import Config
-from edgeloop_agent.hub_client import NotFound
 from edgeloop_agent.updates import agent_slots
 from edgeloop_agent.updates.environments import below_floor
 from edgeloop_agent.updates.journal import Journal, Running, Slot, SlotName, UpdateFolder
@@ -21,7 +20,7 @@ from edgeloop_agent.updates.origins import Origin
 from edgeloop_agent.updates.policy import Install, Stay, decide
 from edgeloop_contract.errors import BundleError, BundleTooNew, NetworkError, StorageError
 from edgeloop_contract.messages import Event
-from edgeloop_contract.publications import AGENT, AGENT_MODEL, CONFIG, CONFIG_MODEL
+from edgeloop_contract.publications import AGENT, AGENT_MODEL, CONFIG, CONFIG_MODEL, SHIPPED
 
 STRUCTURE_ONLY = "structure only: the bundle has no samples to check its answers with"
 
@@ -129,7 +128,29 @@ class Taking:
         if step.offer.needs is not None and (why := below_floor(step.offer.needs)):
             self._note(folder, "refused", target, why)
             return f"{target} is not taken: {why}", True
+        if step.offer.kind == SHIPPED:
+            return self._go_back(step.offer, folder, journal.free)
         return self._install(step, origin, folder, journal, signed.deltas.get((target, running.sha256)))
+
+    def _go_back(self, offer: Offer, folder: UpdateFolder, name: SlotName) -> tuple[str, bool]:
+        """Try what this device was shipped with: the packaged agent, or its own config. Nothing is downloaded for it."""
+        if self.until and self.now() >= self.until:
+            return f"{offer.target} waits for the next maintenance window", False
+        folder.change(lambda j: j.without(name))
+        is_agent = offer.model.startswith(AGENT_MODEL)
+        if is_agent:
+            wrong = agent_slots.check_packaged(folder, name, self.config, self.config_path)
+        else:
+            folder.slot(name).unlink(missing_ok=True)
+            wrong = self.check_config(self.config_path) or ""
+        if wrong:
+            self._reject(folder, offer, wrong, "failed")
+            return f"{offer.target} did not pass: {wrong}", True
+        slot = Slot(offer.target, offer.model, offer.version, offer.sha256, 0, shipped=True)
+        seconds = self.config.updates.health_seconds + self.config.limits.start_seconds if is_agent else 0.0
+        note = "nothing was downloaded for it"
+        folder.change(lambda j: j.staged(slot, self.now(), seconds).noted(self._event("installed", offer.target, note)))
+        return f"{offer.target} is staged", True
 
     def _install(
         self, step: Install, origin: Origin, folder: UpdateFolder, journal: Journal, delta: Delta | None
@@ -165,44 +186,18 @@ class Taking:
 
     def _fetch(self, offer: Offer, origin: Origin, folder: UpdateFolder, path: Path, delta: Delta | None) -> str:
         """The signed bytes at `path`; returns how they came, where that was by a delta or another way than it should have been."""
-        from edgeloop_agent.updates.download import fetch
+        from edgeloop_agent.updates.fetching import fetched, fetched_wheels
 
-        settings = self.config.updates
         try:
-            if offer.kind == AGENT and agent_slots.has_download(folder, path, offer):
-                return ""
-            came = self._rebuilt(offer, origin, folder, delta) if delta is not None else ""
-            fetch(folder, offer, origin, path, settings.max_bytes_per_second, settings.min_bytes_per_second)
+            if offer.kind == AGENT:
+                if agent_slots.has_download(folder, path, offer):
+                    return ""
+                came, said = fetched_wheels(self.config, folder, offer, origin)
+                return said if came else "; ".join(filter(None, (said, fetched(self.config, folder, offer, origin, path, None))))
+            return fetched(self.config, folder, offer, origin, path, delta)
         except StorageError as error:
             self._note(folder, "no-room", offer.target, str(error))
             raise
-        from_hub = f"from the hub itself, as its storage did not do: {origin.detour}" if origin.detour else ""
-        return "; ".join(filter(None, (came, from_hub)))
-
-    def _rebuilt(self, offer: Offer, origin: Origin, folder: UpdateFolder, delta: Delta) -> str:
-        """Make the bundle of the one that runs and a delta, where the download would leave it; returns what came of it.
-
-        Where anything does not fit, nothing is left behind and the whole is downloaded. Raises NetworkError: the origin is away.
-        """
-        from edgeloop_agent.updates.download import fetch, partial_of
-        from edgeloop_agent.updates.rebuilding import digest_of, rebuild
-        from edgeloop_agent.updates.trust import TrustError
-
-        settings, partial, file = self.config.updates, partial_of(folder, offer), folder.path / "download-delta.partial"
-        if delta.bytes >= offer.bytes or partial.exists():
-            return ""
-        here = [folder.slot("a"), folder.slot("b"), *map(Path, self.config.bundles)]
-        old = next((path for path in here if digest_of(path) == delta.from_sha256), None)
-        if old is None:
-            return ""
-        try:
-            fetch(folder, delta.file, origin, file, settings.max_bytes_per_second, settings.min_bytes_per_second)
-            rebuild(old, file, delta, offer, partial)
-            return f"by a delta of {delta.bytes} bytes instead of {offer.bytes}"
-        except (BundleError, StorageError, NotFound, TrustError, OSError, MemoryError) as error:
-            return f"whole, as its delta did not do: {error}"
-        finally:
-            file.unlink(missing_ok=True)
 
     def _take_agent(self, offer: Offer, folder: UpdateFolder, name: SlotName, held: bool) -> tuple[str, str]:
         """Install a downloaded agent and have it check itself. Answers as `_verify`. Raises BundleTooNew, StorageError."""
@@ -251,6 +246,8 @@ def _keep_download(folder: UpdateFolder, offer: Offer, path: Path) -> None:
     from edgeloop_agent.updates.download import partial_of
     from edgeloop_contract.files import take_place
 
+    if not path.exists():  # wheels, which wait where they are
+        return
     try:
         take_place(path, partial_of(folder, offer))
     except OSError as error:

@@ -21,12 +21,12 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from edgeloop_agent.hub_client import NotFound
 from edgeloop_agent.updates.journal import Journal, UpdateFolder
-from edgeloop_agent.updates.offers import Delta, Offer, SignedTargets
+from edgeloop_agent.updates.offers import Delta, Offer, SignedManifest, SignedTargets
 from edgeloop_agent.updates.origins import Origin
 from edgeloop_contract.errors import NetworkError, StorageError
 from edgeloop_contract.files import remedy_of, sync_folder
 from edgeloop_contract.needs import AgentNeeds
-from edgeloop_contract.publications import AGENT, DELTA
+from edgeloop_contract.publications import AGENT, DELTA, MANIFEST
 
 LIMITS = UpdaterConfig(
     max_root_rotations=64, root_max_length=64_000, timestamp_max_length=16_384, snapshot_max_length=64_000,
@@ -129,6 +129,7 @@ def _offers(targets: Targets) -> dict[str, Offer]:
                 custom["version"],
                 str(custom.get("kind", "bundle")),
                 _needs(custom),
+                _manifest(custom),
             )
     return offers
 
@@ -137,6 +138,13 @@ def _needs(custom: dict[str, Any]) -> AgentNeeds | None:
     """What an agent needs; None for what is no agent, and for one that does not say it."""
     try:
         return msgspec.convert(custom[AGENT], AgentNeeds) if custom.get("kind") == AGENT else None
+    except (KeyError, msgspec.ValidationError):
+        return None
+
+
+def _manifest(custom: dict[str, Any]) -> SignedManifest | None:
+    try:
+        return msgspec.convert(custom[MANIFEST], SignedManifest)
     except (KeyError, msgspec.ValidationError):
         return None
 

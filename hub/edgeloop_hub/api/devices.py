@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -169,23 +170,26 @@ class Devices(Controller):
         follows = settings.bundle_redirects and request.headers.get(REDIRECTS_HEADER.lower()) == "1"
         if follows and (address := state.hub.blobs.address(f"bundles/{sha256}", settings.bundle_address_seconds)):
             return Response(b"", status_code=307, headers={"Location": address}, media_type="application/octet-stream")
-        begins = _begins(request.headers.get("range", ""), row.bytes)
-        headers = {"Accept-Ranges": "bytes", "Content-Length": str(row.bytes - begins)}
-        if begins:
-            headers["Content-Range"] = f"bytes {begins}-{row.bytes - 1}/{row.bytes}"
-        chunks: Iterator[bytes] = state.hub.blobs.read(f"bundles/{sha256}", begins, row.bytes)
-        return Stream(chunks, status_code=206 if begins else 200, headers=headers, media_type="application/octet-stream")
+        begins, ends = _part(request.headers.get("range", ""), row.bytes)
+        headers = {"Accept-Ranges": "bytes", "Content-Length": str(ends - begins)}
+        is_part = (begins, ends) != (0, row.bytes)
+        if is_part:
+            headers["Content-Range"] = f"bytes {begins}-{ends - 1}/{row.bytes}"
+        chunks: Iterator[bytes] = state.hub.blobs.read(f"bundles/{sha256}", begins, ends)
+        return Stream(chunks, status_code=206 if is_part else 200, headers=headers, media_type="application/octet-stream")
 
 
 def _short_digest(words: list[str]) -> str:
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16] if words else ""
 
 
-def _begins(asked: str, size: int) -> int:
-    """The first byte of a Range header. Only `bytes=N-` is served in part; anything else gets the whole, as RFC 9110 allows."""
-    number = asked.removeprefix("bytes=").removesuffix("-") if asked.startswith("bytes=") and asked.endswith("-") else ""
-    begins = int(number) if number.isascii() and number.isdigit() and len(number) < 16 else 0
-    return begins if begins < size else 0
+def _part(asked: str, size: int) -> tuple[int, int]:
+    """Begin and end of a Range header. `bytes=N-` and `bytes=N-M` are served; anything else gets the whole, as RFC 9110 allows."""
+    found = re.fullmatch(r"bytes=([0-9]{1,15})-([0-9]{0,15})", asked)
+    if found is None:
+        return 0, size
+    begins, ends = int(found[1]), min(size, int(found[2]) + 1) if found[2] else size
+    return (begins, ends) if begins < ends else (0, size)
 
 
 def _reads(request: Request[Any, Any, Any]) -> int:

@@ -17,7 +17,18 @@ from edgeloop_contract.archive import Bundle, BundleLimits
 from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.hub_messages import BundleSummary, GroupVariance, PublishedBundle, VariantSummary
-from edgeloop_contract.publications import AGENT, BUNDLE, CONFIG, DELTA, MAX_CONFIG_BYTES, config_problem, name_problem
+from edgeloop_contract.publications import (
+    AGENT,
+    BUNDLE,
+    CONFIG,
+    DELTA,
+    MAX_CONFIG_BYTES,
+    SHIPPED,
+    config_problem,
+    kind_of_model,
+    name_problem,
+    shipped_problem,
+)
 from edgeloop_contract.tasks import Regression
 from edgeloop_contract.wheelhouse import opened
 from edgeloop_hub.storage.blobs import Blobs
@@ -121,6 +132,10 @@ def _verified(name: str, path: Path, target: TargetFile) -> BundleSummary:
         if target.length > MAX_CONFIG_BYTES or (problem := config_problem(path.read_bytes(), model, version)):
             raise DataError(f"{name}: {problem if target.length <= MAX_CONFIG_BYTES else f'more than {MAX_CONFIG_BYTES} bytes'}")
         return BundleSummary(model=model, version=int(version or 0), task=CONFIG)
+    if kind == SHIPPED:
+        if target.length > MAX_CONFIG_BYTES or (problem := shipped_problem(path.read_bytes(), model, version)):
+            raise DataError(f"{name}: {problem if target.length <= MAX_CONFIG_BYTES else 'its file is not what it must be'}")
+        return BundleSummary(model=model, version=int(str(version)), task=kind_of_model(model))
     if kind == AGENT:
         return _verified_agent(name, path, target, model, version)
     if kind != BUNDLE:

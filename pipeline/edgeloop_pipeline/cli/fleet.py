@@ -84,7 +84,7 @@ def renew(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool, aft
 
 
 @click.command(epilog=EXIT_CODES)
-@click.argument("bundle", type=click.Path(path_type=Path, exists=True))
+@click.argument("bundle", required=False, type=click.Path(path_type=Path, exists=True))
 @hub_option
 @ca_option
 @keys_option
@@ -93,9 +93,14 @@ def renew(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool, aft
 @click.option("--delta/--no-delta", default=True, show_default=True, help="From the last version, where one is worth its bytes.")
 @click.option("--config", metavar="NAME", help="BUNDLE is a config (TOML) instead, for devices whose updates.config is NAME.")
 @click.option("--agent", metavar="NAME", help="BUNDLE is a wheelhouse instead, for devices whose updates.agent is NAME.")
+@click.option(
+    "--shipped",
+    is_flag=True,
+    help="No BUNDLE: devices of --agent go back to the packaged agent, those of --config to their own file.",
+)
 def publish(
-    bundle: Path, hub: str, ca_file: str, folder: Path, passphrase: bool, channel: str, delta: bool, config: str | None,
-    agent: str | None,
+    bundle: Path | None, hub: str, ca_file: str, folder: Path, passphrase: bool, channel: str, delta: bool, config: str | None,
+    agent: str | None, shipped: bool,
 ) -> None:  # fmt: skip
     """Sign BUNDLE and send it to the hub. Devices get it by a rollout."""
     from edgeloop_contract.archive import Bundle
@@ -104,6 +109,14 @@ def publish(
     client = open_hub(hub, ca_file)
     if config is not None and agent is not None:
         raise UsageError("--config and --agent: BUNDLE is one of them; give one")
+    if shipped:
+        model = _shipped_model(bundle, config, agent)
+        name, sent = release.publish_shipped(open_keys(folder, passphrase), client, model, channel)
+        renewal.warn(client)
+        _say_published(name, sent)
+        return
+    if bundle is None:
+        raise UsageError("BUNDLE: name a bundle, a config or a wheelhouse; or give --shipped")
     if agent is None and bundle.suffix == ".wheelhouse":
         raise UsageError(f"{bundle}: is a wheelhouse; give --agent NAME, for devices whose updates.agent is NAME")
     if config is not None or agent is not None:
@@ -123,6 +136,17 @@ def publish(
             )
     renewal.warn(client)
     _say_published(name, sent)
+
+
+def _shipped_model(bundle: Path | None, config: str | None, agent: str | None) -> str:
+    """What goes back to what devices were shipped with. Raises UsageError."""
+    from edgeloop_contract.publications import AGENT_MODEL, CONFIG_MODEL
+
+    if bundle is not None:
+        raise UsageError(f"--shipped: devices have it already; leave {bundle} out, or publish it without --shipped")
+    if config is None and agent is None:
+        raise UsageError("--shipped: give --agent NAME or --config NAME; for a bundle publish the shipped one itself")
+    return CONFIG_MODEL + config if config is not None else f"{AGENT_MODEL}{agent}"
 
 
 def _say_published(name: str, sent: int | None) -> None:

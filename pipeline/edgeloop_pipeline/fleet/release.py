@@ -12,7 +12,7 @@ from tuf.api.metadata import TargetFile, Targets
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.gate_messages import GatePower
 from edgeloop_contract.hub_messages import MetadataUpload, RolloutRequest
-from edgeloop_contract.publications import AGENT_MODEL, CONFIG_MODEL
+from edgeloop_contract.publications import AGENT_MODEL, CONFIG_MODEL, SHIPPED
 from edgeloop_contract.rollout import GateLimits, RolloutPlan, parse_steps
 from edgeloop_pipeline.fleet import deltas, tuf_keys
 from edgeloop_pipeline.fleet.hub_client import HubClient
@@ -92,15 +92,40 @@ def _publish_next(
     keys: tuf_keys.Keys, hub: HubClient, path: Path, model: str, target_for: Callable[[int], tuple[str, TargetFile]]
 ) -> tuple[str, int | None]:  # fmt: skip
     targets = tuf_keys.current_targets(keys, hub.signed().targets)
-    mine = [t for t in targets.targets.values() if (t.custom or {}).get("model") == model]
-    newest = max(mine, key=lambda t: int((t.custom or {})["version"]), default=None)
-    published = [b.version for b in hub.bundles() if b.model == model]  # those that were withdrawn too
-    target_name, target = target_for(max(published, default=0) + 1)
+    newest, version = _newest_and_next(hub, targets, model)
+    target_name, target = target_for(version)
     if newest is not None and newest.hashes["sha256"] == target.hashes["sha256"]:
         return newest.path, None
     sent = hub.upload(path, target.hashes["sha256"])
     sign(keys, hub, targets, {**targets.targets, target_name: target})
     return target_name, sent
+
+
+def publish_shipped(keys: tuf_keys.Keys, hub: HubClient, model: str, channel: str) -> tuple[str, int | None]:
+    """Sign that devices go back to what they were shipped with, as the next version of an agent or a config. Answers as `publish`.
+
+    Raises UsageError.
+    """
+    targets = tuf_keys.current_targets(keys, hub.signed().targets)
+    newest, version = _newest_and_next(hub, targets, model)
+    if newest is not None and (newest.custom or {}).get("kind") == SHIPPED:
+        return newest.path, None
+    name, target, content = tuf_keys.shipped_target(model, version, channel)
+    if newest is None:
+        raise UsageError(f"{model}: nothing is published under this name, so no device left what it was shipped with")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / name
+        file.write_bytes(content)
+        sent = hub.upload(file, target.hashes["sha256"])
+    sign(keys, hub, targets, {**targets.targets, name: target})
+    return name, sent
+
+
+def _newest_and_next(hub: HubClient, targets: Targets, model: str) -> tuple[TargetFile | None, int]:
+    """The newest signed version under a name, and the number of the next one."""
+    mine = [t for t in targets.targets.values() if (t.custom or {}).get("model") == model]
+    published = [b.version for b in hub.bundles() if b.model == model]  # those that were withdrawn too
+    return max(mine, key=lambda t: int((t.custom or {})["version"]), default=None), max(published, default=0) + 1
 
 
 def sign(keys: tuf_keys.Keys, hub: HubClient, targets: Targets, listed: Mapping[str, TargetFile]) -> None:

@@ -24,7 +24,18 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError, StorageError, UsageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.hub_messages import PublicKey
-from edgeloop_contract.publications import AGENT, AGENT_MODEL, CONFIG, CONFIG_MODEL, config_problem, name_problem
+from edgeloop_contract.publications import (
+    AGENT,
+    AGENT_MODEL,
+    CONFIG,
+    CONFIG_MODEL,
+    MANIFEST,
+    SHIPPED,
+    config_problem,
+    name_problem,
+    shipped_file,
+    shipped_problem,
+)
 from edgeloop_contract.wheelhouse import opened
 
 ROOT_DAYS, TARGETS_DAYS = 3 * 365, 365
@@ -239,14 +250,26 @@ def agent_target(path: Path, name: str, version: int, channel: str) -> tuple[str
     if problem := name_problem(AGENT, AGENT_MODEL + name, version):
         raise DataError(f"{path}: {problem}")
     with opened(path, path.stat().st_size) as house:
-        needs = house.manifest.needs
+        needs, manifest = house.manifest.needs, house.manifest_bytes
         for wheel in house.manifest.wheels:
             house.bytes_of(wheel)
     target = TargetFile.from_file(f"agent-{name}-{version}.wheelhouse", str(path), ["sha256"])
     digest = target.hashes["sha256"]
     listed = f"agent-{name}-{version}-{digest[:8]}.wheelhouse"
     custom = {"kind": AGENT, "model": AGENT_MODEL + name, "version": version, "channel": channel, AGENT: msgspec.to_builtins(needs)}
+    custom[MANIFEST] = {"bytes": len(manifest), "sha256": hashlib.sha256(manifest).hexdigest()}
     return listed, TargetFile(target.length, {"sha256": digest}, listed, {"custom": custom})
+
+
+def shipped_target(model: str, version: int, channel: str) -> tuple[str, TargetFile, bytes]:
+    """A return to what devices were shipped with as a target, what is signed of it, and its file. Raises UsageError."""
+    content = shipped_file(model, version)
+    if problem := shipped_problem(content, model, version):
+        raise UsageError(problem)
+    digest = hashlib.sha256(content).hexdigest()
+    target = f"{model.replace(':', '-')}-{version}-{digest[:8]}.shipped"
+    custom = {"kind": SHIPPED, "model": model, "version": version, "channel": channel}
+    return target, TargetFile(len(content), {"sha256": digest}, target, {"custom": custom}), content
 
 
 def target_of(path: Path, channel: str) -> tuple[str, TargetFile]:

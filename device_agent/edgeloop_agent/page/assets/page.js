@@ -66,7 +66,7 @@ function state(now) {
 function show(now) {
   last = Date.now();
   at("model").textContent = `${now.model} ${now.version}`;
-  at("which").textContent = [now.variant, now.sha256].filter(Boolean).join(" · ");
+  at("which").textContent = [now.variant, now.runtime, now.sha256, now.building && `engines of ${now.building} are built`].filter(Boolean).join(" · ");
   document.title = `${now.answers.length ? now.answers[0].text : now.model} · edgeloop`;
   at("answer").textContent = now.answers.length ? now.answers[0].text : "no answer yet";
   at("answers").replaceChildren(...now.answers.map((answer) => {

@@ -1,0 +1,125 @@
+"""Has engines built while the models answer without them, one model after the other, and changes to each when it is ready."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from edgeloop_agent.logs import Log
+from edgeloop_agent.models import Model, Models
+from edgeloop_contract.errors import EdgeloopError
+
+BUILD_SECONDS = 3600.0  # of one bundle, all of its ways; then the process is killed
+STOP_SECONDS = 2.0
+# The kernel ends the builder with this process. 1: PR_SET_PDEATHSIG; 9: SIGKILL.
+TIED = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+@dataclass
+class _Loading:
+    """A thread that loads a model from its engines."""
+
+    name: str
+    path: Path
+    model: Model | None = None
+    problem: str = ""
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class EngineBuilds:
+    """`tick` between two recordings: it never waits. Each bundle is tried once from start to start."""
+
+    def __init__(self, config_path: Path, models: Models, log: Log) -> None:
+        self._config_path, self._models, self._log = config_path, models, log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._name, self._path, self._began = "", Path(), 0.0
+        self._loading: _Loading | None = None
+
+    def tick(self) -> None:
+        if self._loading is not None:
+            if self._loading.done.is_set():
+                self._change(self._loading)
+        elif self._process is not None:
+            self._look(self._process)
+        elif self._models.unbuilt:
+            self._name, self._path = next(iter(self._models.unbuilt.items()))
+            self._start()
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+
+    def _start(self) -> None:
+        build = [sys.executable, "-m", "edgeloop_agent.updates.engine_build", str(self._config_path), str(self._path)]
+        words = [sys.executable, "-IS", "-c", TIED, *build]
+        try:
+            self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        except OSError as error:
+            self._give_up(f"the builder cannot be started: {error}")
+            return
+        self._began, self._models.building = time.monotonic(), self._name
+        running = {m.name: m.runtime for m in self._models.loaded()}.get(self._name, "")
+        self._log("info", "engines are built beside", model=self._name, meanwhile=running)
+
+    def _look(self, process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is None:
+            if time.monotonic() - self._began > BUILD_SECONDS:
+                process.kill()
+            return
+        assert process.stdout is not None
+        with process.stdout:
+            said = process.stdout.read().rpartition(b"\n")[2]
+        self._process = None
+        try:
+            problem = msgspec.json.decode(said, type=str)
+        except msgspec.MsgspecError:
+            late = time.monotonic() - self._began > BUILD_SECONDS
+            problem = f"not done within {BUILD_SECONDS:g} s" if late else f"the builder's process died ({process.returncode})"
+        if problem:
+            self._give_up(problem)
+        elif self._models.paths.get(self._name) != self._path:  # another bundle came meanwhile
+            self._forget()
+        else:
+            self._loading = _Loading(self._name, self._path)
+            threading.Thread(target=self._load, args=(self._loading,), name="engines", daemon=True).start()
+
+    def _load(self, loading: _Loading) -> None:
+        try:
+            loading.model = self._models.load_built(loading.name, loading.path)
+        except EdgeloopError as error:
+            loading.problem = str(error)
+        except Exception as error:  # a runtime's own; the model that answers goes on
+            loading.problem = f"{type(error).__name__}: {error}"
+        finally:
+            loading.done.set()
+
+    def _change(self, loading: _Loading) -> None:
+        self._loading = None
+        if loading.model is None:
+            self._give_up(loading.problem)
+            return
+        seconds = round(time.monotonic() - self._began, 1)
+        self._forget()
+        if self._models.paths.get(loading.name) == loading.path and self._models.variant == self._models.config.runtime.variant:
+            self._models.pool.put(loading.name, loading.model)
+            self._log("info", "engines are built", model=loading.name, seconds=seconds, now=loading.model.runtime.description)
+
+    def _give_up(self, why: str) -> None:
+        self._models.never_built.add(self._path)
+        self._log("error", "engines cannot be used: the model goes on without them", model=self._name, why=why)
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._models.unbuilt.get(self._name) == self._path:
+            del self._models.unbuilt[self._name]
+        self._models.building = ""

@@ -1,0 +1,91 @@
+"""A provider whose engines take long to build: the agent answers without them, and changes over between two recordings."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from commands import HERE
+from serving import RECORDING, Agent, eventually, serving
+
+FAKE = str(HERE / "support" / "slow_engines")
+WATCH = '[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.1\n'
+WINDOWS = 48
+
+
+def text_for(variant: str = "onnx-int8", more: str = "") -> str:
+    return f'{WATCH}[runtime]\nvariant = "{variant}"\nproviders = ["TensorRT"]\nmeasure_seconds = 0.01\n{more}'
+
+
+def runtime(agent: Agent) -> str:
+    return next(line for line in agent.get("/metrics").splitlines() if line.startswith("edgeloop_agent_model_info{"))
+
+
+def put(agent: Agent, name: str) -> None:
+    """A recording, and all of its answers."""
+    before = len(agent.lines)
+    shutil.copy(RECORDING, agent.folder / "in" / name)
+    eventually(lambda: len(agent.lines) == before + WINDOWS)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    return tmp_path
+
+
+def test_answers_come_while_an_engine_is_built_and_then_from_it(folder: Path) -> None:
+    with serving(folder, text_for(), PYTHONPATH=FAKE, ENGINE_SECONDS="4") as agent:
+        put(agent, "a.csv")
+        assert "Tensorrt" not in runtime(agent) and agent.metric("edgeloop_agent_engines_building") == 1
+        assert "engines are built model=" not in agent.log
+        eventually(lambda: "engines are built model=exercise_watch" in agent.log)
+        assert "Tensorrt" in runtime(agent) and agent.metric("edgeloop_agent_engines_building") == 0
+        put(agent, "b.csv")
+        first, second = ([line["probabilities"] for line in agent.lines[i : i + WINDOWS]] for i in (0, WINDOWS))
+        assert first == second
+        assert agent.metric("edgeloop_agent_worker_restarts_total") == 0
+    with serving(folder, text_for(), PYTHONPATH=FAKE, ENGINE_SECONDS="30") as agent:  # the engine is there: it is used at once
+        assert "Tensorrt" in runtime(agent) and "engines are built" not in agent.log
+
+
+@pytest.mark.long
+def test_an_engine_that_was_removed_is_built_again_beside(folder: Path) -> None:
+    with serving(folder, text_for(), PYTHONPATH=FAKE, ENGINE_SECONDS="0.1") as agent:
+        eventually(lambda: "engines are built model=exercise_watch" in agent.log)
+    shutil.rmtree(folder / "state" / "graphs" / "tensorrt")
+    with serving(folder, text_for(), PYTHONPATH=FAKE, ENGINE_SECONDS="30") as agent:  # it was removed: nothing waits for it
+        assert "Tensorrt" not in runtime(agent)
+        eventually(lambda: "engines are built beside" in agent.log)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("how", "says"), [("dies", "the builder's process died (11)"), ("lies", "steps off the golden ones")])
+def test_engines_that_cannot_be_used_leave_the_model_as_it_is(how: str, says: str, folder: Path) -> None:
+    with serving(folder, text_for(), PYTHONPATH=FAKE, ENGINE_SECONDS="0.1", ENGINES=how) as agent:
+        eventually(lambda: "engines cannot be used" in agent.log)
+        assert says in agent.log
+        put(agent, "a.csv")
+        assert "Tensorrt" not in runtime(agent) and agent.metric("edgeloop_agent_worker_restarts_total") == 0
+        time.sleep(1.2)
+        assert agent.log.count("engines are built beside") == 1  # once from start to start
+
+
+@pytest.mark.long
+def test_without_a_named_variant_the_fastest_way_is_chosen_beside(folder: Path) -> None:
+    text = text_for().replace('variant = "onnx-int8"\n', "")
+    with serving(folder, text, PYTHONPATH=FAKE, ENGINE_SECONDS="2") as agent:
+        put(agent, "a.csv")
+        eventually(lambda: "engines are built model=exercise_watch" in agent.log)
+        assert agent.metric("edgeloop_agent_worker_restarts_total") == 0
+        put(agent, "b.csv")
+
+
+@pytest.mark.long
+def test_an_agent_that_is_stopped_leaves_no_builder(folder: Path) -> None:
+    with serving(folder, text_for(), PYTHONPATH=FAKE, ENGINE_SECONDS="60") as agent:
+        eventually(lambda: "engines are built beside" in agent.log)
+    assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(folder).encode() in p.read_bytes()]
