@@ -24,7 +24,9 @@ class Settings:
     session_seconds: float = 12 * 3600.0
     token_seconds: float = 7 * 86400.0  # of an enrolment token
     leap_seconds: float = 21 * 86400.0  # between two ticks; after more the clock is taken for wrong until somebody says it is right
-    history_seconds: float = 30 * 86400.0  # of heartbeats and events
+    history_seconds: float = 30 * 86400.0  # of sums of reports by hour, of events, jobs and messages
+    full_history_seconds: float = 2 * 86400.0  # of each report by itself
+    day_history_seconds: float = 366 * 86400.0  # of sums of reports by day; below history_seconds there are none
     max_part_bytes: int = 8 << 20
     max_bundle_bytes: int = 512 << 20
     max_message_bytes: int = 1 << 20

@@ -6,6 +6,7 @@ The hub believes no claim of a device beyond what the time allows, and reads no 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -201,6 +202,14 @@ def of_devices(connection: Connection, sums: dict[str, ByDevice], names: set[str
             if name in names and (name not in chosen or device.hours > chosen[name].hours):
                 chosen[name] = device
     return _believed(connection, chosen, sha256s, began, time.time())
+
+
+def unsummed_since(connection: Connection) -> float:
+    """Since when single reports are needed: open rollouts that began with an earlier release are judged by them; else infinite."""
+    summed = select(rollout_evidence.c.rollout).where(rollout_evidence.c.device == "")
+    query = select(func.min(rollouts.c.began)).where(rollouts.c.state.in_(OPEN), rollouts.c.id.not_in(summed))
+    began = connection.execute(query).scalar()
+    return float(began) if began is not None else math.inf
 
 
 def old(before: float) -> Old:
