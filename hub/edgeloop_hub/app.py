@@ -13,7 +13,7 @@ from litestar.exceptions import HTTPException, NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
-from litestar.types import Message, Scope
+from litestar.types import ASGIApp, Message, Scope
 
 from edgeloop_contract.errors import EdgeloopError
 from edgeloop_hub.alerts import watch
@@ -23,6 +23,7 @@ from edgeloop_hub.api import samples as sample_api
 from edgeloop_hub.api import workstation as api
 from edgeloop_hub.api.groups import Groups
 from edgeloop_hub.api.marks import Marks
+from edgeloop_hub.api.short_reports import ShortReports
 from edgeloop_hub.api.signed_jobs import SignedJobs
 from edgeloop_hub.auth import people, sign_in_settings
 from edgeloop_hub.auth.oidc.provider import Provider
@@ -136,8 +137,10 @@ async def _log(error: Exception, scope: Scope) -> None:
         LOG.error("%s %s", scope.get("method"), scope.get("path"), exc_info=error)
 
 
-def from_environment() -> Litestar:
-    """For uvicorn's workers: settings as `edgeloop-hub serve` left them."""
+def from_environment() -> ASGIApp:
+    """For uvicorn's workers: settings as `edgeloop-hub serve` left them. Where requests are traced all go through the framework."""
     import msgspec
 
-    return build(Hub.open(msgspec.json.decode(os.environ[ENVIRONMENT], type=Settings, dec_hook=lambda kind, value: kind(value))))
+    settings = msgspec.json.decode(os.environ[ENVIRONMENT], type=Settings, dec_hook=lambda kind, value: kind(value))
+    app = build(Hub.open(settings))
+    return app if settings.traces else ShortReports(app, SECURITY_HEADERS)

@@ -27,7 +27,7 @@ from edgeloop_hub.rollouts.policy import OPEN, Rollout
 from edgeloop_hub.samples import accuracy
 from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.fleet_tables import device_pins
-from edgeloop_hub.storage.many_rows import update_rows
+from edgeloop_hub.storage.many_rows import Changes, update_rows
 from edgeloop_hub.storage.schema import bundles, device_bundles, devices, events, heartbeats, rollout_evidence, rollouts
 
 HOUR = 3600.0
@@ -132,7 +132,7 @@ def keep(connection: Connection, told: Sequence[Told]) -> None:
             (new if row is None else changed).append({**key, **values})
     if new:
         connection.execute(insert(rollout_evidence), new)
-    update_rows(connection, rollout_evidence, ("rollout", "device", "sha256"), changed)
+    update_rows(connection, Changes(rollout_evidence, ("rollout", "device", "sha256"), changed))
 
 
 def _kept_rows(connection: Connection, numbers: list[int], names: set[str]) -> dict[tuple[int, str], dict[str, Row[Any]]]:
