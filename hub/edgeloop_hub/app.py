@@ -21,6 +21,7 @@ from edgeloop_hub.api import devices as device_api
 from edgeloop_hub.api import metrics
 from edgeloop_hub.api import samples as sample_api
 from edgeloop_hub.api import workstation as api
+from edgeloop_hub.api.enrolment_tokens import EnrolmentTokensApi
 from edgeloop_hub.api.groups import Groups
 from edgeloop_hub.api.marks import Marks
 from edgeloop_hub.api.short_reports import ShortReports
@@ -65,6 +66,7 @@ PAGES: tuple[Any, ...] = (
     alert_pages, fleet_pages, group_pages, device_pages, rollout_pages, version_pages, drift_pages, pages, live, people_pages,
     sign_in, oidc_pages, sample_pages,
 )  # fmt: skip
+WORKSTATION = (api.Workstation, EnrolmentTokensApi, Marks, Groups, SignedJobs, TailServer)
 MAX_ANNOTATION_BYTES = 2 << 20  # of a form with masks
 LOG = logging.getLogger("edgeloop_hub")
 
@@ -94,7 +96,7 @@ def build(hub: Hub) -> Litestar:
             healthy,
             metrics.metrics,
             _up_to(hub.settings.max_message_bytes, device_api.Devices),
-            _up_to(hub.settings.max_part_bytes, api.Workstation, Marks, Groups, SignedJobs, TailServer, *sample_api.HANDLERS),
+            _up_to(hub.settings.max_part_bytes, *WORKSTATION, *sample_api.HANDLERS),
             _up_to(MAX_FORM_BYTES, *(route for module in PAGES for route in module.HANDLERS)),
             _up_to(MAX_ANNOTATION_BYTES, *annotation_pages.HANDLERS),
         ],
