@@ -22,6 +22,7 @@ from edgeloop_hub.api import metrics
 from edgeloop_hub.api import samples as sample_api
 from edgeloop_hub.api import workstation as api
 from edgeloop_hub.api.enrolment_tokens import EnrolmentTokensApi
+from edgeloop_hub.api.fair_share import FairShare
 from edgeloop_hub.api.groups import Groups
 from edgeloop_hub.api.marks import Marks
 from edgeloop_hub.api.short_reports import ShortReports
@@ -145,4 +146,5 @@ def from_environment() -> ASGIApp:
 
     settings = msgspec.json.decode(os.environ[ENVIRONMENT], type=Settings, dec_hook=lambda kind, value: kind(value))
     app = build(Hub.open(settings))
-    return app if settings.traces else ShortReports(app, SECURITY_HEADERS)
+    inner: Any = app if settings.traces else ShortReports(app, SECURITY_HEADERS)
+    return FairShare(inner, app.state.known, settings)

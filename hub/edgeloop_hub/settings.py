@@ -33,6 +33,8 @@ class Settings:
     report_quota_per_hour: int = 600  # reports of one device
     report_rows_per_hour: int = 3000  # events of one device
     report_bytes_per_hour: int = 8 << 20  # of one device's reports and events
+    device_requests_per_second: float = 50.0  # of one device at one worker, after 200 at once
+    device_bytes_per_second: float = float(1 << 20)  # of one device's requests at one worker, after 16 MiB at once
     bundle_redirects: bool = True  # devices fetch bundles from s3://, gs://, az:// themselves, by signed addresses
     bundle_address_seconds: float = 300.0  # that a signed address holds: for a download to begin
     sample_bytes_per_day: int = 64 << 20  # of one device

@@ -177,8 +177,7 @@ def _keep_rest(connection: Connection, one: _Believed, now: float) -> None:
     device, report = one.device.name, one.report
     if report.log:
         logs.keep(connection, device, report.log, now)
-    for event in report.events:
-        event_log.record_of_device(connection, device, event, now)
+    event_log.record_of_device(connection, device, report.events, now)
     if report.job is not None:
         signed_jobs.answer(connection, device, report.job, now)
         _answered(connection, device, report.job, now)
