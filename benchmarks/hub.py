@@ -6,6 +6,7 @@ agent's real updater with a canary that is decided beforehand. PostgreSQL rows w
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -22,8 +23,8 @@ from typing import Any
 
 import urllib3
 
-from edgeloop_contract.manifest import SCHEMA
-from edgeloop_contract.messages import READS_HEADER
+from edgeloop_hub.load.connection import Address
+from edgeloop_hub.load.run import Plan, load
 from harness import NotRun, Row, at_least, at_most, each, main
 from hub_fleet import enrolled, fleet, get, new
 from hubs import Hub, running_hub, version
@@ -159,53 +160,34 @@ def interrupted(folder: Path, times: int) -> Iterator[Row]:
 
 
 def rates(name: str, folder: Path, database: str, seconds: float) -> Iterator[Row]:
-    """Heartbeats and idle polls a second from 8 and 32 connections, bundle bytes from 8. Polls as an agent sends them."""
+    """Heartbeats and idle polls a second from 8 and 32 connections, by `edgeloop-hub load`'s own requests; bundle bytes from 8."""
     words = ("--database", database) if database else ()
     with running_hub(folder, *words, serve=("--workers", "2", "--set", "report_quota_per_hour=1000000")) as hub:
         secrets = [_enrol(hub, f"pi-{i}") for i in range(40)]
         target = hub.publish(version(folder, 2))
         sha256 = next(b["sha256"] for b in get(hub, "/api/v1/bundles") if b["target"] == target)
-        beat = {"model": "exercise_watch", "version": 1, "answered": 600, "seconds": 300.0, "labels": {"A": 300, "B": 300}}
-
-        def heartbeat(http: Any, i: int) -> int:
-            body = json.dumps({"key": os.urandom(16).hex(), "at": time.time(), "heartbeat": beat}).encode()
-            headers = {"Authorization": f"Bearer {secrets[i % 40]}", "Content-Type": "application/json"}
-            answer = http.request("POST", f"{hub.address}/api/v1/report", body=body, headers=headers)
-            assert answer.status == 200, answer.data
-            return 0
-
-        etags: dict[int, str] = {}
-
-        def poll(http: Any, i: int) -> int:
-            headers = {
-                "Authorization": f"Bearer {secrets[i % 40]}",
-                READS_HEADER: str(SCHEMA),
-                "If-None-Match": etags.get(i % 40, ""),
-            }
-            answer = http.request("GET", f"{hub.address}/api/v1/update", headers=headers)
-            assert answer.status in (200, 304), answer.data
-            etags[i % 40] = answer.headers["ETag"]
-            return 0
 
         def download(http: Any, i: int) -> int:
             headers = {"Authorization": f"Bearer {hub.token}"}
             return len(http.request("GET", f"{hub.address}/tuf/targets/{sha256}.{target}", headers=headers).data)
 
-        for what, ask, connections in (
-            ("idle polls", poll, 8), ("idle polls", poll, 32), ("heartbeats", heartbeat, 8), ("heartbeats", heartbeat, 32),
-            ("bundle downloads", download, 8),
+        for what, kind, connections in (
+            ("idle polls", "polls", 8), ("idle polls", "polls", 32), ("heartbeats", "reports", 8), ("heartbeats", "reports", 32),
         ):  # fmt: skip
-            count, size, p99 = _load(ask, seconds, connections)
+            plan = Plan(connections, seconds, 0.0, (kind,))
+            result = asyncio.run(load(Address.of(hub.address), secrets, plan, asyncio.Event()))
+            figures = result.figures[kind]
+            assert figures.answered and not figures.refused and not figures.failed, figures
             asked = LEAST_RATES.get(what) if database else None
-            rate = f"{name}: {what} a second, {connections} connections"
-            yield at_least(rate, count / seconds, "/s", asked) if asked else Row(rate, count / seconds, "/s")
-            yield Row(f"{name}: {what}, p99", p99 * 1e3, "ms")
+            rate, said = figures.answered / result.seconds, f"{name}: {what} a second, {connections} connections"
+            yield at_least(said, rate, "/s", asked) if asked else Row(said, rate, "/s")
+            yield Row(f"{name}: {what}, p99", figures.percentile(0.99) * 1e3, "ms")
+            yield Row("… CPU time of the load for each", 1e3 * result.cpu_seconds / figures.answered, "ms")
             if what == "idle polls" and connections == 8:
-                yield at_least(
-                    f"{name}: devices that may poll every {POLL_SECONDS:.0f} s", count / seconds * POLL_SECONDS, "", 100_000
-                )
-            if size:
-                yield Row(f"{name}: bundle bytes a second", size / seconds / 1e6, "MB/s")
+                yield at_least(f"{name}: devices that may poll every {POLL_SECONDS:.0f} s", rate * POLL_SECONDS, "", 100_000)
+        _, size, p99 = _load(download, seconds, 8)
+        yield Row(f"{name}: bundle bytes a second", size / seconds / 1e6, "MB/s")
+        yield Row(f"{name}: bundle downloads, p99", p99 * 1e3, "ms")
 
 
 def _load(ask: Any, seconds: float, connections: int) -> tuple[int, int, float]:

@@ -13,7 +13,7 @@ from litestar.exceptions import HTTPException, NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
-from litestar.types import Message, Scope
+from litestar.types import ASGIApp, Message, Scope
 
 from edgeloop_contract.errors import EdgeloopError
 from edgeloop_hub.alerts import watch
@@ -21,8 +21,11 @@ from edgeloop_hub.api import devices as device_api
 from edgeloop_hub.api import metrics
 from edgeloop_hub.api import samples as sample_api
 from edgeloop_hub.api import workstation as api
+from edgeloop_hub.api.enrolment_tokens import EnrolmentTokensApi
+from edgeloop_hub.api.fair_share import FairShare
 from edgeloop_hub.api.groups import Groups
 from edgeloop_hub.api.marks import Marks
+from edgeloop_hub.api.short_reports import ShortReports
 from edgeloop_hub.api.signed_jobs import SignedJobs
 from edgeloop_hub.auth import people, sign_in_settings
 from edgeloop_hub.auth.oidc.provider import Provider
@@ -64,6 +67,7 @@ PAGES: tuple[Any, ...] = (
     alert_pages, fleet_pages, group_pages, device_pages, rollout_pages, version_pages, drift_pages, pages, live, people_pages,
     sign_in, oidc_pages, sample_pages,
 )  # fmt: skip
+WORKSTATION = (api.Workstation, EnrolmentTokensApi, Marks, Groups, SignedJobs, TailServer)
 MAX_ANNOTATION_BYTES = 2 << 20  # of a form with masks
 LOG = logging.getLogger("edgeloop_hub")
 
@@ -93,7 +97,7 @@ def build(hub: Hub) -> Litestar:
             healthy,
             metrics.metrics,
             _up_to(hub.settings.max_message_bytes, device_api.Devices),
-            _up_to(hub.settings.max_part_bytes, api.Workstation, Marks, Groups, SignedJobs, TailServer, *sample_api.HANDLERS),
+            _up_to(hub.settings.max_part_bytes, *WORKSTATION, *sample_api.HANDLERS),
             _up_to(MAX_FORM_BYTES, *(route for module in PAGES for route in module.HANDLERS)),
             _up_to(MAX_ANNOTATION_BYTES, *annotation_pages.HANDLERS),
         ],
@@ -136,8 +140,11 @@ async def _log(error: Exception, scope: Scope) -> None:
         LOG.error("%s %s", scope.get("method"), scope.get("path"), exc_info=error)
 
 
-def from_environment() -> Litestar:
-    """For uvicorn's workers: settings as `edgeloop-hub serve` left them."""
+def from_environment() -> ASGIApp:
+    """For uvicorn's workers: settings as `edgeloop-hub serve` left them. Where requests are traced all go through the framework."""
     import msgspec
 
-    return build(Hub.open(msgspec.json.decode(os.environ[ENVIRONMENT], type=Settings, dec_hook=lambda kind, value: kind(value))))
+    settings = msgspec.json.decode(os.environ[ENVIRONMENT], type=Settings, dec_hook=lambda kind, value: kind(value))
+    app = build(Hub.open(settings))
+    inner: Any = app if settings.traces else ShortReports(app, SECURITY_HEADERS)
+    return FairShare(inner, app.state.known, settings)

@@ -12,6 +12,7 @@ from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, Usa
 from edgeloop_hub.cli_alerts import alerts
 from edgeloop_hub.cli_devices import device
 from edgeloop_hub.cli_groups import group
+from edgeloop_hub.cli_load import load
 from edgeloop_hub.cli_options import EXIT_CODES, cron_line, existing_hub, in_address, limits_of, open_hub, program, settings_of
 from edgeloop_hub.cli_people import audit_group, check_sign_in, operator, user
 
@@ -242,6 +243,7 @@ def _token(
 commands.add_command(device)
 commands.add_command(group)
 commands.add_command(alerts)
+commands.add_command(load)
 commands.add_command(audit_group)
 commands.add_command(user)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, func, insert, select
 
 from edgeloop_contract.hub_messages import EventRecord
 from edgeloop_contract.messages import Event
 from edgeloop_hub.storage.deletion import Old
+from edgeloop_hub.storage.many_rows import insert_new
 from edgeloop_hub.storage.schema import events, rollouts
 
 HUB = "hub"  # the source of the hub's own events; no device can have this name
@@ -21,13 +23,19 @@ def record(connection: Connection, kind: str, text: str, target: str = "", rollo
     connection.execute(insert(events).values(source=HUB, key=secrets.token_hex(16), **values))
 
 
-def record_of_device(connection: Connection, device: str, event: Event, now: float) -> None:
-    """Store an event of a device, once."""
-    there = connection.execute(select(events.c.key).where(events.c.source == device, events.c.key == event.key)).first()
-    if there is None:
-        rollout = _rollout_of(connection, event.target)
-        values = {"kind": event.kind, "target": event.target, "text": event.text, "rollout": rollout}
-        connection.execute(insert(events).values(source=device, key=event.key, at=believed_time(event.at, now), **values))
+def record_of_device(connection: Connection, device: str, told: Sequence[Event], now: float) -> None:
+    """Store events of a device, each once: two statements, however many they are."""
+    if not told:
+        return
+    numbers = _rollouts_of(connection, {event.target for event in told if event.target})
+    rows = {
+        event.key: {
+            "source": device, "key": event.key, "at": believed_time(event.at, now), "kind": event.kind, "target": event.target,
+            "rollout": numbers.get(event.target), "text": event.text,
+        }
+        for event in reversed(told)  # of two with one key the first one counts
+    }  # fmt: skip
+    insert_new(connection, events, list(rows.values())[::-1])
 
 
 def believed_time(stated: float, now: float) -> float:
@@ -38,10 +46,12 @@ def believed_time(stated: float, now: float) -> float:
     return min(stated, now) if stated > now - 30 * 86400 else now
 
 
-def _rollout_of(connection: Connection, target: str) -> int | None:
-    if not target:
-        return None
-    return connection.execute(select(func.max(rollouts.c.id)).where(rollouts.c.target == target)).scalar()
+def _rollouts_of(connection: Connection, targets: set[str]) -> dict[str, int]:
+    """The newest rollout of each target."""
+    if not targets:
+        return {}
+    rows = select(rollouts.c.target, func.max(rollouts.c.id).label("number")).where(rollouts.c.target.in_(targets))
+    return {row.target: row.number for row in connection.execute(rows.group_by(rollouts.c.target))}
 
 
 def old(before: float) -> Old:

@@ -18,6 +18,7 @@ from edgeloop_hub.alerts.sender import Sender
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.drift import reports as drift_reports
 from edgeloop_hub.fleet import reports, signed_jobs
+from edgeloop_hub.history import roll_up
 from edgeloop_hub.rollouts import evidence, rollout_store, service
 from edgeloop_hub.rollouts.policy import next_move
 from edgeloop_hub.samples import sample_store
@@ -29,6 +30,8 @@ from edgeloop_hub.updates import signing, uploads
 
 LOG = logging.getLogger("edgeloop_hub")
 CLEAN_UP_SECONDS = 10.0  # of one tick; a backlog is deleted over several
+ROLL_UP_SECONDS = 5.0  # of one tick, that old reports are summed
+BEHIND_SECONDS = 2 * 86400.0  # of which a tick complains; the first days after an upgrade have a month to sum
 SEND_SECONDS = 20.0  # that a tick by cron waits for alerts to be sent, and
 SERVICE_SEND_SECONDS = 2.0  # a service, which sends beside its next tick
 MAX_PROBLEMS = 20  # problems that the page of the last tick has room for
@@ -60,6 +63,7 @@ def tick(
         numbers = rollout_store.open_ids(connection, ("running",))
     for number in numbers:
         _apart(outcome, f"rollout {number}", partial(_advance, database, number, blobs, signer, settings, outcome))
+    _apart(outcome, "history", partial(_roll_up, database, settings, outcome))
     _apart(outcome, "clean-up", partial(_forget, database, blobs, settings))
     with database.writing() as connection:
         health.keep(connection, "clock", began, {})
@@ -141,11 +145,25 @@ def _advance(database: Database, number: int, blobs: Blobs, signer: CryptoSigner
         outcome.problems.append(f"rollout {number} halted: {reason}")
 
 
+def _roll_up(database: Database, settings: Settings, outcome: TickOutcome) -> None:
+    with database.reading() as connection:
+        needed = evidence.unsummed_since(connection)
+    done = roll_up.roll_up(database, settings, ROLL_UP_SECONDS, needed)
+    if done.rows:
+        outcome.actions.append(f"history: {done.rows} old rows became sums")
+    if done.behind > BEHIND_SECONDS:
+        outcome.problems.append(
+            f"history: reports of {done.behind / 3600:.0f} hours wait to be summed, and more come than ticks sum: tick more often "
+            "(--every 10), or let devices poll less often"
+        )
+
+
 def _forget(database: Database, blobs: Blobs, settings: Settings) -> None:
     uploads.forget_stale_parts(database, blobs)
     before = time.time() - settings.history_seconds
+    unsummed = min(before, time.time() - settings.day_history_seconds)  # what no tick came to
     rows = (
-        *accounts.old(settings), reports.old(before), event_log.old(before), evidence.old(before), drift_reports.old(before),
+        *accounts.old(settings), reports.old(unsummed), event_log.old(before), evidence.old(before), drift_reports.old(unsummed),
         *sample_store.old(before, time.time() - settings.sample_seconds), *outbox.old(before),
         *signed_jobs.old(before),
     )  # fmt: skip

@@ -41,7 +41,7 @@ COMMANDS = (
     "retrain",
     "roi",
 )
-HUB_COMMANDS = ("alerts", "audit", "serve", "tick", "user", "token", "device", "group", "backup", "restore")
+HUB_COMMANDS = ("alerts", "audit", "serve", "tick", "user", "token", "device", "group", "load", "backup", "restore")
 AGENT_COMMANDS = ("run", "bench", "inspect", "check", "serve", "install", "enrol", "update", "explain")
 
 

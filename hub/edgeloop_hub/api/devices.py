@@ -23,6 +23,7 @@ from edgeloop_contract.messages import READS_HEADER, REDIRECTS_HEADER, Assignmen
 from edgeloop_hub import event_log
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import NO_DEVICE, asking, bearer, client_of, is_device, may_read_updates
+from edgeloop_hub.auth.known_credentials import KnownCredentials
 from edgeloop_hub.fleet import assignment, reports
 from edgeloop_hub.groups import store
 from edgeloop_hub.http.error_responses import documents_errors
@@ -37,10 +38,15 @@ WRONG_TOKEN = "the token is wrong, used, or too old; make one with edgeloop-hub 
 
 def together(hub: Hub) -> dict[str, Any]:
     """What requests of several devices share, for the application's state: who asks, what polls want, and reports."""
+    credentials = KnownCredentials()
 
     def known(secrets: Sequence[str]) -> list[accounts.EnrolledDevice | None]:
         with hub.database.reading() as database:
-            return accounts.devices_of(database, secrets)
+            found = accounts.devices_of(database, secrets)
+        for secret, device in zip(secrets, found, strict=True):
+            if device is not None:
+                credentials.note(secret, device.name)
+        return found
 
     def polled(secrets: Sequence[str]) -> list[assignment.Poll | None]:
         with hub.database.reading() as database:
@@ -52,7 +58,7 @@ def together(hub: Hub) -> dict[str, Any]:
     away = (StorageError,)
     return {
         "devices": Together(known, AT_ONCE, away), "polls": Together(polled, AT_ONCE, away),
-        "reports": Together(stored, AT_ONCE, away),
+        "reports": Together(stored, AT_ONCE, away), "known": credentials,
     }  # fmt: skip
 
 

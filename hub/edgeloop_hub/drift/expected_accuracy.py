@@ -11,7 +11,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import BINS
 from edgeloop_contract.hub_messages import BundleSummary
 from edgeloop_contract.sample_messages import ExpectedAccuracy
-from edgeloop_hub.drift.reports import ReportsByDevice, faulty
+from edgeloop_hub.drift.reports import ReportsByDevice, count_of, faulty
 from edgeloop_hub.samples import accuracy
 
 MAX_ANSWERS = 1_000_000  # that one report is believed, of each confidence
@@ -25,7 +25,7 @@ def expected_accuracy(
     for rows in reports.values():
         for _, report in rows:
             if report.sha256 in answers and len(report.confidence) == BINS:
-                answers[report.sha256] += np.minimum(report.confidence, MAX_ANSWERS)
+                answers[report.sha256] += np.minimum(report.confidence, MAX_ANSWERS * count_of(report))
     return of_answers(connection, answers, summaries, since)
 
 

@@ -17,6 +17,7 @@ from edgeloop_contract.messages import DriftReport
 from edgeloop_contract.sample_messages import FeatureShift
 from edgeloop_hub.drift.discoveries import FALSE_DISCOVERY_RATE, MIN_SAMPLES, p_value
 from edgeloop_hub.drift.expected_accuracy import MAX_ANSWERS
+from edgeloop_hub.history import kept as history
 from edgeloop_hub.storage.fleet_tables import device_drifts, drift_shifts
 from edgeloop_hub.storage.schema import drifts
 from edgeloop_hub.updates import registry
@@ -168,4 +169,6 @@ def scores(connection: Connection, names: list[str], since: float, until: float,
     by_device: dict[str, list[tuple[float, float]]] = {}
     for row in connection.execute(query.group_by(drifts.c.device, place).order_by(place)):
         by_device.setdefault(row.device, []).append((since + (row.place + 0.5) * (until - since) / bins, row.score))
-    return by_device
+    for name, at, score in history.scores(connection, names, since):
+        by_device.setdefault(name, []).append((at, score))
+    return {name: sorted(points) for name, points in by_device.items()}

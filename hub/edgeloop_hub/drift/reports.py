@@ -11,6 +11,8 @@ from sqlalchemy import Connection, func, insert, select
 
 from edgeloop_contract.drift import FAULTS
 from edgeloop_contract.messages import DriftReport
+from edgeloop_hub.history import kept as old_history
+from edgeloop_hub.history.sums import SummedDrift
 from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.schema import bundles, devices, drifts
 
@@ -46,14 +48,23 @@ def old(before: float) -> Old:
 
 
 def of_model(connection: Connection, model: str, since: float) -> ReportsByDevice:
-    """By device; the newest MAX_REPORTS where a fleet has sent more."""
+    """By device; the newest MAX_REPORTS where a fleet has sent more. Old ones are summed by hour or day (`SummedDrift`)."""
     rows = select(drifts.c.device, drifts.c.at, drifts.c.body).where(drifts.c.model == model, drifts.c.at >= since)
     by_device: ReportsByDevice = {}
     for name, at, body in connection.execute(rows.order_by(drifts.c.at.desc()).limit(MAX_REPORTS)):
         report = _report(body)
         if report is not None:
             by_device.setdefault(name, []).append((at, report))
-    return {name: newest_first[::-1] for name, newest_first in sorted(by_device.items())}
+    left = MAX_REPORTS - sum(map(len, by_device.values()))
+    for one in old_history.of_model(connection, model, since, left):
+        if one.drifts is not None:
+            by_device.setdefault(one.device, []).append((one.at, one.drifts.as_report(model, one.sha256)))
+    return {name: sorted(rows, key=lambda row: row[0]) for name, rows in sorted(by_device.items())}
+
+
+def count_of(report: DriftReport) -> int:
+    """Reports that this one stands for."""
+    return report.reports if isinstance(report, SummedDrift) else 1
 
 
 def _report(body: str) -> DriftReport | None:

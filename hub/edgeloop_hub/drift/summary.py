@@ -24,7 +24,7 @@ def summary(connection: Connection, model: str, seconds: float, by_device: repor
     count = sum(map(len, by_device.values()))
     return DriftSummary(
         model=model,
-        reports=count,
+        reports=sum(reports.count_of(report) for rows in by_device.values() for _, report in rows),
         oldest=min((rows[0][0] for rows in by_device.values()), default=None),
         cut=count >= reports.MAX_REPORTS,
         devices=[_device(name, [report for _, report in rows]) for name, rows in by_device.items()],

@@ -6,6 +6,7 @@ from sqlalchemy import Connection, delete, select
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_hub import event_log
+from edgeloop_hub.history import roll_up
 from edgeloop_hub.storage.alert_tables import quota_refusals
 from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.deletion import Old, delete_in_parts
@@ -46,4 +47,5 @@ def forget_reports(database: Database, name: str) -> None:
     with database.reading() as connection:
         if connection.execute(select(devices.c.name).where(devices.c.name == name)).first() is not None:
             return
-    delete_in_parts(database, [Old(heartbeats, heartbeats.c.device == name), Old(drifts, drifts.c.device == name)], SECONDS)
+    rows = (Old(heartbeats, heartbeats.c.device == name), Old(drifts, drifts.c.device == name), roll_up.of_device(name))
+    delete_in_parts(database, rows, SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,12 +24,13 @@ from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.fleet_tables import device_bundles, device_states
-from edgeloop_hub.storage.many_rows import insert_new, update_rows
+from edgeloop_hub.storage.many_rows import Changes, insert_new, update_rows
 from edgeloop_hub.storage.schema import devices, heartbeats, jobs
 
 _ROWS = (
     select(
-        devices.c.name, devices.c.machine, *quota.COLUMNS, *states.COLUMNS,
+        devices.c.name, devices.c.machine, devices.c.channel, devices.c.credential, devices.c.revoked, *quota.COLUMNS,
+        *states.COLUMNS,
         exists().where(device_bundles.c.device == devices.c.name).label("has_others"),
     )
     .outerjoin(device_states, device_states.c.device == devices.c.name)
@@ -40,10 +42,11 @@ MAX_EVENTS, MAX_OTHERS = 5, 3  # of a report that is stored with those of other 
 
 
 class Came(NamedTuple):
-    """A report, and whose it is."""
+    """A report, and whose it is. `credential`: the digest by which the device is known, where nobody has asked for it yet."""
 
     device: EnrolledDevice
     report: Report
+    credential: str = ""
 
 
 class _Believed(NamedTuple):
@@ -62,7 +65,7 @@ def is_short(report: Report) -> bool:
 
 
 def store_together(database: Database, came: Sequence[Came], settings: Settings) -> list[bool]:
-    """Reports of any devices, in one transaction; as `store` of each, in order."""
+    """Reports of any devices, in one transaction; as `store` of each, in order. False too: no device has the credential."""
     results: dict[int, bool] = {}
     waiting = list(enumerate(came))
     with database.writing(ordered=False) as connection:
@@ -84,8 +87,12 @@ def store_all(connection: Connection, came: Sequence[Came], settings: Settings) 
     now = time.time()
     rows = _locked(connection, (one.device.name for one in came))
     stored, counted, believed = [], dict[str, dict[str, Any]](), list[_Believed]()
-    for device, report in came:
-        row, one = rows.get(device.name), _believed(device, report, now)
+    for device, report, credential in came:
+        row = rows.get(device.name)
+        if credential and not _is_of(credential, row):
+            stored.append(False)
+            continue
+        one = _believed(device, report, now)
         charged = quota.charged(row, settings, now, len(report.events), _size(one)) if row is not None else None
         stored.append(row is None or charged is not None)
         if charged is not None:
@@ -97,12 +104,18 @@ def store_all(connection: Connection, came: Sequence[Came], settings: Settings) 
     ]
     inserted = insert_new(connection, heartbeats, beats)
     new = [one for one in believed if (one.device.name, one.report.key) in inserted]
-    states.keep(connection, {one.device.name: one.report for one in new}, rows, now)  # first: it may read what was reported before
+    of_states = states.changes(connection, {one.device.name: one.report for one in new}, rows, now)  # what was reported before
     for one in new:
         counted[one.device.name] |= _changes(one, rows[one.device.name], now)
-    update_rows(connection, devices, ("name",), ({"name": name, **counted[name]} for name in sorted(counted)))
+    of_devices = Changes(devices, ("name",), [{"name": name, **counted[name]} for name in sorted(counted)])
+    update_rows(connection, of_states, of_devices)
     _keep(connection, new, rows, now)
     return stored
+
+
+def _is_of(credential: str, row: Any) -> bool:
+    """Of the locked row, so that a revocation holds for the next report."""
+    return row is not None and row.revoked is None and hmac.compare_digest(row.credential, credential)
 
 
 def _locked(connection: Connection, names: Iterable[str]) -> dict[str, Any]:
@@ -145,7 +158,8 @@ def _keep(connection: Connection, new: Sequence[_Believed], rows: Mapping[str, A
             said = other_bundles.said(one.beat.model, [plausible(other, now) for other in one.report.others])
             if said or rows[one.device.name].has_others:
                 others[one.device.name] = said
-            told += [evidence.Told(one.device.name, one.device.channel, beat) for beat in (one.beat, *said.values())]
+            channel = rows[one.device.name].channel
+            told += [evidence.Told(one.device.name, channel, beat) for beat in (one.beat, *said.values())]
     evidence.keep(connection, told)
     if others:
         other_bundles.keep(connection, others, now)
@@ -163,8 +177,7 @@ def _keep_rest(connection: Connection, one: _Believed, now: float) -> None:
     device, report = one.device.name, one.report
     if report.log:
         logs.keep(connection, device, report.log, now)
-    for event in report.events:
-        event_log.record_of_device(connection, device, event, now)
+    event_log.record_of_device(connection, device, report.events, now)
     if report.job is not None:
         signed_jobs.answer(connection, device, report.job, now)
         _answered(connection, device, report.job, now)

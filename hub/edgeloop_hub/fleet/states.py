@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert, select
 from edgeloop_contract.messages import DriftReport, Event, Heartbeat, Report
 from edgeloop_hub.storage.device_rows import SILENT_SECONDS, row_of
 from edgeloop_hub.storage.fleet_tables import device_states
-from edgeloop_hub.storage.many_rows import update_rows
+from edgeloop_hub.storage.many_rows import Changes
 from edgeloop_hub.storage.schema import devices
 
 DAY = 86400.0
@@ -29,15 +29,15 @@ CHANGING = (  # columns that reports change
 COLUMNS = tuple(device_states.c[name].label(f"state_{name}") for name in CHANGING)
 
 
-def keep(connection: Connection, reports: Mapping[str, Report], rows: Mapping[str, Any], now: float) -> None:
-    """Bring the rows of these devices up to date, in the transaction that stores their reports. `rows`: with COLUMNS, by device."""
+def changes(connection: Connection, reports: Mapping[str, Report], rows: Mapping[str, Any], now: float) -> Changes:
+    """What brings the rows of these devices up to date, where their reports are stored. `rows`: with COLUMNS, by device."""
     changed = []
     for name in sorted(reports):
         kept = {column: rows[name]._mapping[f"state_{column}"] for column in CHANGING}
         if kept["silent_after"] is None:  # there is no row: enrolled by an earlier release
             kept = _adopted(connection, name)
         changed.append({"device": name, **kept, **_values(SimpleNamespace(**kept), reports[name], now)})
-    update_rows(connection, device_states, ("device",), changed)
+    return Changes(device_states, ("device",), changed)
 
 
 def _adopted(connection: Connection, name: str) -> dict[str, Any]:

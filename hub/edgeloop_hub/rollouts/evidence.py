@@ -6,6 +6,7 @@ The hub believes no claim of a device beyond what the time allows, and reads no 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +27,7 @@ from edgeloop_hub.rollouts.policy import OPEN, Rollout
 from edgeloop_hub.samples import accuracy
 from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.fleet_tables import device_pins
-from edgeloop_hub.storage.many_rows import update_rows
+from edgeloop_hub.storage.many_rows import Changes, update_rows
 from edgeloop_hub.storage.schema import bundles, device_bundles, devices, events, heartbeats, rollout_evidence, rollouts
 
 HOUR = 3600.0
@@ -131,7 +132,7 @@ def keep(connection: Connection, told: Sequence[Told]) -> None:
             (new if row is None else changed).append({**key, **values})
     if new:
         connection.execute(insert(rollout_evidence), new)
-    update_rows(connection, rollout_evidence, ("rollout", "device", "sha256"), changed)
+    update_rows(connection, Changes(rollout_evidence, ("rollout", "device", "sha256"), changed))
 
 
 def _kept_rows(connection: Connection, numbers: list[int], names: set[str]) -> dict[tuple[int, str], dict[str, Row[Any]]]:
@@ -201,6 +202,14 @@ def of_devices(connection: Connection, sums: dict[str, ByDevice], names: set[str
             if name in names and (name not in chosen or device.hours > chosen[name].hours):
                 chosen[name] = device
     return _believed(connection, chosen, sha256s, began, time.time())
+
+
+def unsummed_since(connection: Connection) -> float:
+    """Since when single reports are needed: open rollouts that began with an earlier release are judged by them; else infinite."""
+    summed = select(rollout_evidence.c.rollout).where(rollout_evidence.c.device == "")
+    query = select(func.min(rollouts.c.began)).where(rollouts.c.state.in_(OPEN), rollouts.c.id.not_in(summed))
+    began = connection.execute(query).scalar()
+    return float(began) if began is not None else math.inf
 
 
 def old(before: float) -> Old:

@@ -106,8 +106,7 @@ def store(
             select(samples.c.key).where(samples.c.device == device.name, samples.c.key.in_([s.key for s in upload.samples]))
         ).scalars()
     )
-    for event in upload.events:
-        event_log.record_of_device(connection, device.name, event, now)
+    event_log.record_of_device(connection, device.name, upload.events, now)
     if upload.released:
         labelling.mark_released(connection, device.name, upload.released)
     open_ones, by_person = _OpenSamples(connection), dict[tuple[str, str], dict[str, str]]()

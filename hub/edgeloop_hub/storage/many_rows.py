@@ -4,26 +4,85 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Column, Connection, Row, Select, Table, Update, bindparam, update
+import msgspec
+from sqlalchemy import Column, Connection, LargeBinary, Row, Select, Table, TextClause, Update, bindparam, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+POSTGRESQL: Any = postgresql.dialect()  # type: ignore[no-untyped-call]
 
-def update_rows(connection: Connection, table: Table, keys: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Each row names its `keys` and the columns that change, in the order in which they are locked."""
-    by_columns: dict[frozenset[str], list[dict[str, Any]]] = {}
-    for row in rows:
-        values = {f"this_{name}" if name in keys else name: value for name, value in row.items()}
-        by_columns.setdefault(frozenset(row), []).append(values)
-    for values_of_some in by_columns.values():
-        connection.execute(_statement(table, tuple(keys)), values_of_some)
+
+class Changes(NamedTuple):
+    """Each row names its `keys` and the columns that change."""
+
+    table: Table
+    keys: tuple[str, ...]
+    rows: Sequence[Mapping[str, Any]]
+
+
+def update_rows(connection: Connection, *changes: Changes) -> None:
+    """Change rows of some tables.
+
+    PostgreSQL gets all of it as one statement with one value for each table, which it reads as rows: it then plans and runs one
+    update where it had one for each row. It locks them in any order, so the caller holds a lock on whose rows these are.
+    """
+    parts = [part for one in changes for part in _by_columns(one)]
+    if not parts:
+        return
+    if connection.dialect.name == "sqlite" or any(_has_bytes(table) for table, *_ in parts):
+        for table, keys, _, rows in parts:
+            values = [{f"this_{name}" if name in keys else name: value for name, value in row.items()} for row in rows]
+            connection.execute(_statement(table, keys), values)
+        return
+    shapes = tuple((table, keys, columns) for table, keys, columns, _ in parts)
+    connection.execute(_together(shapes), {f"rows_{i}": _json(rows) for i, (*_, rows) in enumerate(parts)})
+
+
+Part = tuple[Table, tuple[str, ...], tuple[str, ...], list[Mapping[str, Any]]]
+
+
+def _by_columns(changes: Changes) -> list[Part]:
+    """(table, keys, columns, rows), where all rows have the same columns."""
+    found: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for row in changes.rows:
+        found.setdefault(tuple(sorted(row)), []).append(row)
+    return [(changes.table, changes.keys, columns, rows) for columns, rows in found.items()]
+
+
+def _has_bytes(table: Table) -> bool:
+    return any(isinstance(column.type, LargeBinary) for column in table.columns)
+
+
+def _json(rows: Sequence[Mapping[str, Any]]) -> str:
+    return msgspec.json.encode(rows).decode()
+
+
+@lru_cache(64)
+def _together(shapes: tuple[tuple[Table, tuple[str, ...], tuple[str, ...]], ...]) -> TextClause:
+    statements = []
+    for number, (table, keys, columns) in enumerate(shapes):
+        changed = ", ".join(f"{name} = n.{name}" for name in columns if name not in keys)
+        same = " AND ".join(f"{table.name}.{name} = n.{name}" for name in keys)
+        statements.append(f"UPDATE {table.name} SET {changed} FROM {_recordset(table, columns, f'rows_{number}')} WHERE {same}")
+    *first, last = statements
+    ahead = ", ".join(f"change_{number} AS ({statement})" for number, statement in enumerate(first))
+    return text(f"WITH {ahead} {last}" if first else last)
+
+
+def _recordset(table: Table, columns: Iterable[str], parameter: str) -> str:
+    """JSON as rows `n`; a number goes through it without a loss."""
+    kinds = ", ".join(f"{name} {table.c[name].type.compile(POSTGRESQL)}" for name in columns)
+    return f"json_to_recordset(CAST(:{parameter} AS json)) AS n({kinds})"
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> set[tuple[Any, ...]]:
     """Insert those rows that are not there yet; returns the primary keys of these."""
     if not rows:
         return set()
+    if connection.dialect.name != "sqlite" and not _has_bytes(table):
+        statement = _insert_recordset(table, tuple(sorted(rows[0])))
+        return {tuple(row) for row in connection.execute(statement, {"rows": _json(rows)})}
     return {tuple(row) for row in connection.execute(_insert(table, connection.dialect.name), rows)}
 
 
@@ -44,6 +103,13 @@ def read_in_parts(connection: Connection, query: Select[Any], by: Column[Any], s
 @lru_cache(64)
 def _statement(table: Table, keys: tuple[str, ...]) -> Update:
     return update(table).where(*(table.c[name] == bindparam(f"this_{name}") for name in keys))
+
+
+@lru_cache(64)
+def _insert_recordset(table: Table, columns: tuple[str, ...]) -> TextClause:
+    names, keys = ", ".join(columns), ", ".join(column.name for column in table.primary_key.columns)
+    rows = f"SELECT {names} FROM {_recordset(table, columns, 'rows')}"
+    return text(f"INSERT INTO {table.name} ({names}) {rows} ON CONFLICT DO NOTHING RETURNING {keys}")
 
 
 @lru_cache(64)

@@ -9,6 +9,7 @@ from edgeloop_hub.storage.fleet_tables import FLEET_TABLES, NAME, SHA, TARGET
 from edgeloop_hub.storage.fleet_tables import deltas as deltas
 from edgeloop_hub.storage.fleet_tables import device_bundles as device_bundles
 from edgeloop_hub.storage.fleet_tables import metadata as metadata
+from edgeloop_hub.storage.history_tables import HISTORY_TABLES
 from edgeloop_hub.storage.job_tables import JOB_TABLES
 from edgeloop_hub.storage.people_tables import PEOPLE_TABLES
 
@@ -255,6 +256,7 @@ ADDED = (
     *ALERT_TABLES,
     *PEOPLE_TABLES,
     *JOB_TABLES,
+    *HISTORY_TABLES,
 )
 labels = Table(
     "labels",

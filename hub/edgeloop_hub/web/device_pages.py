@@ -152,9 +152,15 @@ def plots_of(axis: Axis, past: history.History, latency_limit: tuple[float, str]
     confidence = [(at, b.confidence.mean if b.confidence.count else None) for at, b in beats]
     hot = (USUAL_HOT_CELSIUS, f"{USUAL_HOT_CELSIUS:.0f} °C, an agent's usual one")
     drawn = (
-        plot("p95 latency, µs", axis, [(at, b.latency_us_p95) for at, b in beats], latency_limit),
-        plot("memory, MiB", axis, memory),
-        plot("heat, °C", axis, [(at, b.celsius) for at, b in beats], hot),
+        plot(
+            "p95 latency, µs",
+            axis,
+            [(at, b.latency_us_p95) for at, b in beats],
+            latency_limit,
+            ranges=past.ranges["latency_us_p95"],
+        ),
+        plot("memory, MiB", axis, memory, ranges=[(at, low / MIB, high / MIB) for at, low, high in past.ranges["memory_bytes"]]),
+        plot("heat, °C", axis, [(at, b.celsius) for at, b in beats], hot, ranges=past.ranges["celsius"]),
         plot("drift score", axis, past.scores, (1.0, "1, an alarm")),
         plot("answers a minute", axis, minutes),
         plot("mean confidence", axis, confidence),

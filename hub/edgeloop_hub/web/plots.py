@@ -13,6 +13,7 @@ BINS = 240  # places of a plot
 TICKS = 4
 HEADROOM = 1.08  # above the highest value
 Points = Sequence[tuple[float, float | None]]
+Ranges = Sequence[tuple[float, float, float]]  # (time, lowest, highest)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Plot:
-    """`lines`: points of SVG polylines, a new one after each gap. `limit`: (y, words) of a line that should not be crossed."""
+    """`lines`: points of SVG polylines, a new one after each gap. `limit`: (y, words) of a line that should not be crossed.
+
+    `ranges`: an SVG path, from the lowest to the highest value of times of which the lines have the mean.
+    """
 
     title: str
     lines: list[str]
@@ -49,6 +53,7 @@ class Plot:
     high: str
     last: str
     limit: tuple[str, str] | None = None
+    ranges: str = ""
 
     @property
     def text(self) -> str:
@@ -59,7 +64,7 @@ class Plot:
 
 def plot(
     title: str, axis: Axis, points: Points, limit: tuple[float, str] | None = None, floor: float | None = 0.0,
-    top: float | None = None,
+    top: float | None = None, ranges: Ranges = (),
 ) -> Plot | None:  # fmt: skip
     """The mean of each bin of time. None: no value at all.
 
@@ -69,7 +74,8 @@ def plot(
     binned = _binned(axis, points)
     if not binned:
         return None
-    values = [value for _, value in binned]
+    extremes = [(axis.x(at), least, most) for at, least, most in ranges if axis.begin <= at <= axis.end]
+    values = [*(value for _, value in binned), *(value for _, least, most in extremes for value in (least, most))]
     low = min(values) if floor is None else min(floor, *values)
     high = top if top is not None else max([*values, limit[0]] if limit else values)
     span = (high - low) * HEADROOM or 1.0
@@ -78,15 +84,15 @@ def plot(
         return f"{HEIGHT - (min(value, high) - low) / span * HEIGHT:.1f}"
 
     lines: list[list[str]] = []
-    before = -BINS
-    usual = _usual_step([place for place, _ in binned])
-    for place, value in binned:
-        if place - before > 3 * usual:
+    places = [place for place, _ in binned]
+    for number, (place, value) in enumerate(binned):
+        if not number or place - places[number - 1] > 3 * _usual_step(places[max(0, number - 5) : number + 5]):
             lines.append([])
         lines[-1].append(f"{(place + 0.5) * WIDTH / BINS:.1f},{y(value)}")
-        before = place
+    path = " ".join(f"M{x:.1f},{y(most)}V{y(least)}" for x, least, most in extremes)
     drawn = (y(limit[0]), limit[1]) if limit else None
-    return Plot(title, [_line(line) for line in lines], _figure(min(values)), _figure(max(values)), _figure(values[-1]), drawn)
+    low_text, high_text, last = _figure(min(values)), _figure(max(values)), _figure(binned[-1][1])
+    return Plot(title, [_line(line) for line in lines], low_text, high_text, last, drawn, path)
 
 
 def _binned(axis: Axis, points: Points) -> list[tuple[int, float]]:
@@ -101,7 +107,7 @@ def _binned(axis: Axis, points: Points) -> list[tuple[int, float]]:
 
 
 def _usual_step(places: list[int]) -> int:
-    """Bins between two reports, most of the time."""
+    """Bins between two of these, most of the time: of the nearest ones, as old reports are an hour or a day apart."""
     steps = sorted(later - earlier for earlier, later in itertools.pairwise(places))
     return steps[len(steps) // 2] if steps else 1
 
