@@ -48,7 +48,7 @@ INTERFACE = {  # every route for tokens, and its scope
     "operate": """DELETE /api/v1/devices/{name} · DELETE /api/v1/devices/{name}/pin · PUT /api/v1/devices/{name}/pin · PUT /api/v1/devices/{name}/tags · PUT /api/v1/devices/{name}/note · PUT /api/v1/devices/{name}/channel · PUT /api/v1/groups/{name} · DELETE /api/v1/groups/{name}
         · POST /api/v1/signed-jobs · DELETE /api/v1/job-wishes/{which}
         · POST /api/v1/jobs · POST /api/v1/rollouts · POST /api/v1/rollouts/{number}/{verb}""",
-    "admin": "GET /api/v1/tokens · DELETE /api/v1/tokens/{which}",
+    "admin": "GET /api/v1/tokens · DELETE /api/v1/tokens/{which} · POST /api/v1/tokens/enrol",
 }
 ALLOWS = {  # what a token with one scope may do
     "metrics": {"metrics"}, "tails": set(), "read": {"read", "metrics"}, "label": {"label", "read", "metrics"},
