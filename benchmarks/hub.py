@@ -23,13 +23,13 @@ from typing import Any
 
 import urllib3
 
+from databases import postgresql
 from edgeloop_hub.load.connection import Address
 from edgeloop_hub.load.run import Plan, load
 from harness import NotRun, Row, at_least, at_most, each, main
 from hub_fleet import enrolled, fleet, get, new
 from hubs import Hub, running_hub, version
 from power_cuts import AGENTS, UPDATES, cuts, full_disks
-from test_hub_stores import postgres, postgres_folder
 from update_bench import Bench, fetched, served
 
 HERE = Path(__file__).resolve().parent
@@ -54,9 +54,7 @@ def measure(quick: bool) -> Iterator[Row]:
             yield from rates("SQLite", folder / "rates-sqlite", "", 3 if quick else 15)
 
         def rates_on_postgresql(quick: bool) -> Iterator[Row]:
-            if not postgres_folder():
-                raise NotRun("PostgreSQL is not installed (apt install postgresql)")
-            with postgres() as address:
+            with postgresql() as address:
                 yield from rates("PostgreSQL", folder / "rates-postgresql", address, 3 if quick else 15)
 
         def rollouts(quick: bool) -> Iterator[Row]:

@@ -16,8 +16,8 @@ from typing import Any
 
 from sqlalchemy import delete, insert, select, text
 
-from harness import NotRun, Row, at_most, each, main
-from test_hub_stores import postgres, postgres_folder
+from databases import on_each
+from harness import Row, at_most, main
 
 POLL_SECONDS = 300.0
 HOUR, DAY, YEAR = 3600.0, 86400.0, 365.0
@@ -27,18 +27,7 @@ INSERTED = 5_000  # rows at once
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    count = 40 if quick else 100
-
-    def on_sqlite(_: bool) -> Iterator[Row]:
-        yield from history("SQLite", "", count)
-
-    def on_postgresql(_: bool) -> Iterator[Row]:
-        if not postgres_folder():
-            raise NotRun("PostgreSQL is not installed (apt install postgresql)")
-        with postgres() as address:
-            yield from history("PostgreSQL", address, count)
-
-    yield from each(quick, on_sqlite, on_postgresql)
+    yield from on_each(quick, lambda kind, address: history(kind, address, 40 if quick else 100))
 
 
 def history(kind: str, address: str, count: int) -> Iterator[Row]:

@@ -20,13 +20,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from databases import on_each
 from edgeloop_hub.load.connection import Address
 from edgeloop_hub.load.figures import Figures
 from edgeloop_hub.load.run import Plan, load
-from harness import NotRun, Row, at_most, each, main
+from harness import Row, at_most, main
 from hub_fleet import enrolled
 from hubs import Hub, running_hub
-from test_hub_stores import postgres, postgres_folder
 
 GOOD, RATE = 1000, 60.0  # devices; requests a second of all: a poll and a report of each in half a minute
 HALVES = 1000
@@ -35,16 +35,7 @@ EVIL = "127.0.0.2"
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    def on_sqlite(quick: bool) -> Iterator[Row]:
-        yield from beside("SQLite", "", quick)
-
-    def on_postgresql(quick: bool) -> Iterator[Row]:
-        if not postgres_folder():
-            raise NotRun("PostgreSQL is not installed (apt install postgresql)")
-        with postgres() as address:
-            yield from beside("PostgreSQL", address, quick)
-
-    yield from each(quick, on_sqlite, on_postgresql)
+    yield from on_each(quick, lambda kind, address: beside(kind, address, quick))
 
 
 def beside(kind: str, database: str, quick: bool) -> Iterator[Row]:

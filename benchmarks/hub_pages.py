@@ -17,6 +17,7 @@ from typing import Any
 
 from sqlalchemy import Column, MetaData, String, Table, distinct, func, insert, select, text, update
 
+from databases import postgresql
 from edgeloop_contract.messages import DriftReport, Enrolment, Event, Heartbeat, Moments, Report
 from edgeloop_contract.rollout import RolloutPlan, Step
 from edgeloop_hub.auth import accounts
@@ -28,9 +29,8 @@ from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.fleet_tables import device_drifts, device_states, drift_shifts
 from edgeloop_hub.storage.schema import bundles, devices, drifts, events, heartbeats, released, rollout_evidence
 from edgeloop_hub.updates import registry
-from harness import NotRun, Row, at_most, each, main
+from harness import Row, at_most, each, main
 from hubs import running_hub, version
-from test_hub_stores import postgres, postgres_folder
 
 REAL = 100  # devices that report through the hub's code
 REPORTS_A_DAY = 24
@@ -52,10 +52,8 @@ def measure(quick: bool) -> Iterator[Row]:
         yield from pages("SQLite", "", 2_000 if quick else 20_000)
 
     def on_postgresql(quick: bool) -> Iterator[Row]:
-        if not postgres_folder():
-            raise NotRun("PostgreSQL is not installed (apt install postgresql)")
         for count in (2_000,) if quick else (20_000, 100_000):
-            with postgres() as address:
+            with postgresql() as address:
                 yield from pages("PostgreSQL", address, count)
                 yield from sizes(address)
 

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from databases import postgresql
 from edgeloop_hub.settings import Settings
-from harness import NotRun, Row, at_most, each, main
-from test_hub_stores import postgres, postgres_folder
+from harness import Row, at_most, each, main
 
 REPORTS_PER_DAY = 24  # of each device that the reports' side has to read: one an hour, where agents send twelve
 TICK_SECONDS = 2.0
@@ -28,10 +28,8 @@ def measure(quick: bool) -> Iterator[Row]:
         yield from ticks("SQLite", "", 2_000 if quick else 20_000)
 
     def on_postgresql(quick: bool) -> Iterator[Row]:
-        if not postgres_folder():
-            raise NotRun("PostgreSQL is not installed (apt install postgresql)")
         for count in (2_000,) if quick else (20_000, 100_000):
-            with postgres() as address:
+            with postgresql() as address:
                 yield from ticks("PostgreSQL", address, count)
 
     yield from each(quick, on_sqlite, on_postgresql)

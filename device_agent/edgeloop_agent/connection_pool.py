@@ -46,33 +46,30 @@ def _within(seconds: float, sock: Callable[[], socket.socket | None]) -> Iterato
         timer.cancel()
 
 
-class _Connection(HTTPConnection):
-    """One whose proxy and whose other side have the read timeout for the head of an answer as a whole."""
+class _WholeHead:
+    """Its proxy and its other side have the read timeout for the head of an answer as a whole."""
+
+    timeout: Any
+    sock: Any
 
     def connect(self) -> None:
-        with _within(_head_seconds(self), lambda: self.sock):
-            super().connect()
+        with _within(self._seconds(), lambda: self.sock):
+            super().connect()  # type: ignore[misc]
 
     def getresponse(self) -> Any:
-        with _within(_head_seconds(self), lambda: self.sock):
-            return super().getresponse()
+        with _within(self._seconds(), lambda: self.sock):
+            return super().getresponse()  # type: ignore[misc]
+
+    def _seconds(self) -> float:
+        return self.timeout if isinstance(self.timeout, float | int) and self.timeout > 0 else DEFAULT_SECONDS
 
 
-class _SecureConnection(HTTPSConnection):
-    """The same with TLS."""
-
-    def connect(self) -> None:
-        with _within(_head_seconds(self), lambda: self.sock):
-            super().connect()
-
-    def getresponse(self) -> Any:
-        with _within(_head_seconds(self), lambda: self.sock):
-            return super().getresponse()
+class _Connection(_WholeHead, HTTPConnection):
+    pass
 
 
-def _head_seconds(connection: HTTPConnection) -> float:
-    seconds = connection.timeout
-    return seconds if isinstance(seconds, float | int) and seconds > 0 else DEFAULT_SECONDS
+class _SecureConnection(_WholeHead, HTTPSConnection):
+    pass
 
 
 class _Pool(HTTPConnectionPool):

@@ -78,7 +78,7 @@ class EngineBuilds:
             return
         assert process.stdout is not None
         with process.stdout:
-            said = process.stdout.read().rpartition(b"\n")[2]
+            said = process.stdout.read()
         self._process = None
         try:
             problem = msgspec.json.decode(said, type=str)

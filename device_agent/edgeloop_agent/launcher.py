@@ -98,12 +98,8 @@ def packaged() -> Table:
         here = version("edgeloop")
     except PackageNotFoundError:
         here = ""
-    return {
-        "python": sys.executable,
-        "version": here,
-        "variables": {k: os.environ[k] for k in VARIABLES if k in os.environ},
-        "returns": True,
-    }
+    variables = {k: os.environ[k] for k in VARIABLES if k in os.environ}
+    return {"python": sys.executable, "version": here, "variables": variables, "returns": True}
 
 
 def environment_of(path: Path) -> dict[str, str]:

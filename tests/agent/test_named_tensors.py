@@ -6,6 +6,7 @@ import json
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -132,22 +133,28 @@ WRONG = {
 }  # fmt: skip
 
 
-def test_an_output_that_the_file_declares_with_another_rank_is_what_the_file_gives(tmp_path: Path) -> None:
-    """Old exporters write such files, and ONNX Runtime runs them: answers have the manifest's size, or are refused."""
+@pytest.mark.parametrize(
+    ("batch", "shape", "fits"), [("none", [1, 1, 2], True), ("any", [1, 2], True), ("any", [2], False), ("none", [1, 1, 3], False)]
+)
+def test_an_output_that_the_file_declares_with_another_rank_is_what_the_file_gives(
+    batch: Literal["none", "any"], shape: list[int], fits: bool, tmp_path: Path
+) -> None:
+    """Old exporters write such files, and ONNX Runtime runs them: answers have the manifest's shape, or are refused."""
     nodes = [helper.make_node("Unsqueeze", ["x", "axes"], ["y"])]
-    model = onnx_file(nodes, [("x", F, [1, 2])], [("y", F, [1, "long"])], axes=np.array([0], np.int64))
-    for size, fits in ((2, True), (3, False)):
-        path = write(
-            tmp_path / f"{size}.edgeloop", model, [Input(name="input", sample=TensorSpec(dtype="float32", shape=[2]))],
-            [TensorSpec(dtype="float32", shape=[2], tensor="x", batch="one")],
-            [TensorSpec(dtype="float32", shape=[1, 1, size], name="y", tensor="y", batch="none")],
-        )  # fmt: skip
-        if fits:
-            (answer,) = engine_of(path).answers(np.array([3, 4], np.float32))
-            assert np.array(answer.tensors["y"]).tolist() == [[[3.0, 4.0]]]
-        else:
-            with pytest.raises(DeviceError, match="failed"):
-                list(engine_of(path).answers(np.array([3, 4], np.float32)))
+    model = onnx_file(
+        nodes, [("x", F, [1, 2])], [("y", F, ["n", "long"] if len(shape) > 1 else ["n"])], axes=np.array([0], np.int64)
+    )
+    path = write(
+        tmp_path / "a.edgeloop", model, [Input(name="input", sample=TensorSpec(dtype="float32", shape=[2]))],
+        [TensorSpec(dtype="float32", shape=[2], tensor="x", batch="one")],
+        [TensorSpec(dtype="float32", shape=shape, name="y", tensor="y", batch=batch)],
+    )  # fmt: skip
+    if fits:
+        (answer,) = engine_of(path).answers(np.array([3, 4], np.float32))
+        assert np.array(answer.tensors["y"]).reshape(-1).tolist() == [3.0, 4.0]
+    else:
+        with pytest.raises(DeviceError, match="failed"):
+            list(engine_of(path).answers(np.array([3, 4], np.float32)))
 
 
 @pytest.mark.parametrize("name", WRONG)

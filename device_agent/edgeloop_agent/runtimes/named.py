@@ -111,6 +111,8 @@ class NamedModel:
         answers = {}
         for spec in self._variant.outputs:
             values = real_values(outputs[spec.tensor], spec)
+            if spec.batch == "any" and list(values.shape[1:]) != spec.shape:
+                raise ValueError(f"{spec.tensor or 'the output'} has shape {list(values.shape)}; the manifest says {spec.shape}")
             answers[spec.name or SCORES] = values.reshape(1, *spec.shape) if spec.batch != "any" else values
         return answers
 
@@ -135,8 +137,9 @@ def check_shapes(variant: Variant, inputs: Mapping[str, list[int | None]], outpu
     for side, specs, there in (("input", variant.inputs, inputs), ("output", variant.outputs, outputs)):
         for spec in specs:
             declared = there.get(spec.tensor)
-            if side == "output" and spec.batch == "none" and declared is not None and len(declared) != len(spec.shape):
-                continue  # some exporters declare another rank than the file gives; each answer has to have the manifest's size
+            rank = len(spec.shape) + (spec.batch != "none")
+            if side == "output" and declared is not None and len(declared) != rank:
+                continue  # some exporters declare another rank than the file gives; each answer has to have the manifest's shape
             _check(variant, side, spec.tensor, spec.shape if spec.batch == "none" else [None, *spec.shape], there)
     for state in variant.states:
         _check(variant, "input", state.input, state.shape, inputs)

@@ -83,7 +83,6 @@ def check(config_path: Path, bundle_path: Path, state: Path | None = None, besid
     from edgeloop_agent.trial_samples import canary_inputs, trial_samples
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.bench_report import VariantChoice
-    from edgeloop_contract.tasks import Detection, Segmentation
 
     config = load_running(config_path)
     if state is not None:
@@ -111,17 +110,7 @@ def check(config_path: Path, bundle_path: Path, state: Path | None = None, besid
             check_outputs(
                 bundle, other.variant, [_timed(other, {n: v[i : i + 1] for n, v in inputs.items()}, []) for i in range(count)]
             )
-        right = 0
-        task = model.manifest.task
-        if canary is not None and canary.labels and isinstance(task, Detection):
-            golden = {name: bundle.array(one.file) for name, one in canary.golden.items()}
-            right = _count_boxes(task, outputs, golden, bundle.array(canary.labels), bundle.manifest.sample.shape)
-        elif canary is not None and canary.labels and isinstance(task, Segmentation):
-            right = _count_pixels(task, outputs, bundle.array(canary.scores.file), bundle.array(canary.labels))
-        elif canary is not None and canary.labels and model.is_simple:
-            scores = np.concatenate([next(iter(row.values())).reshape(1, -1) for row in outputs])
-            reference = bundle.array(canary.scores.file).reshape(count, -1)
-            right = _count_right(model.manifest.task, scores, reference, bundle.array(canary.labels))
+        right = _right(bundle, model, outputs[:count])
     p95 = float(np.percentile(np.array(taken[1:] or taken) * 1e6, 95))
     limits = model.manifest.thresholds
     for what, value, limit in (
@@ -132,6 +121,28 @@ def check(config_path: Path, bundle_path: Path, state: Path | None = None, besid
             raise GateError(f"canary: {what} {value:,.0f}; the limit is {limit:,.0f}")
     checked = 0 if canary is None else count
     return CanaryResult(model.choice.variant, round(steps, 2), right, checked, round(p95, 1), peak)
+
+
+def _right(bundle: Bundle, model: Engine, outputs: Sequence[Mapping[str, Array]]) -> int:
+    """How many of the canary's labels the outputs have right, by the task; 0 without labels."""
+    import numpy as np
+
+    from edgeloop_contract.tasks import Detection, Segmentation
+
+    canary, task = bundle.manifest.canary, model.manifest.task
+    if canary is None or not canary.labels:
+        return 0
+    labels = bundle.array(canary.labels)
+    if isinstance(task, Detection):
+        golden = {name: bundle.array(one.file) for name, one in canary.golden.items()}
+        return _count_boxes(task, outputs, golden, labels, bundle.manifest.sample.shape)
+    reference = bundle.array(canary.scores.file)
+    if isinstance(task, Segmentation):
+        return _count_pixels(task, outputs, reference, labels)
+    if not model.is_simple:
+        return 0
+    scores = np.concatenate([next(iter(row.values())).reshape(1, -1) for row in outputs])
+    return _count_right(task, scores, reference.reshape(len(outputs), -1), labels)
 
 
 def _hot_variant(bundle: Bundle, name: str, chosen: str) -> Variant | None:

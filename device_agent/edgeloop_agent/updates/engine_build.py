@@ -40,14 +40,16 @@ def build(config_path: Path, bundle_path: Path) -> str:
 
 
 def main(config_path: Path, bundle_path: Path) -> None:
+    answer = os.dup(1)  # whatever a provider prints meanwhile would fill the pipe, which nobody reads before the end
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     with contextlib.suppress(OSError):  # a sandbox may forbid it
         os.nice(NICENESS)
     try:
         problem = build(config_path, bundle_path)
     except EdgeloopError as error:
         problem = str(error)
-    sys.stdout.flush()
-    sys.stdout.buffer.write(b"\n" + msgspec.json.encode(problem))
+    with os.fdopen(answer, "wb") as out:
+        out.write(msgspec.json.encode(problem))
 
 
 if __name__ == "__main__":

@@ -142,10 +142,10 @@ def install(house: House, path: Path, sha256: str, trial_seconds: float, old: Pa
         partial.mkdir(mode=0o700)
         sizes: dict[str, int] = {}
         there = whole_wheels(old, manifest) if old is not None else set[str]()
-        digests = dict[str, dict[str, str]]()
+        shared, digests = unpacked_in(old).wheels if old is not None else {}, dict[str, dict[str, str]]()
         for wheel in manifest.wheels:
             if old is not None and wheel.sha256 in there:
-                digests[wheel.sha256] = unpacked_in(old).wheels[wheel.sha256]
+                digests[wheel.sha256] = shared[wheel.sha256]
                 _share_wheel(house, wheel, digests[wheel.sha256], old, partial, sizes)
             else:
                 digests[wheel.sha256] = _unpack_wheel(house, wheel, partial, sizes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -86,29 +86,29 @@ def _detail(reply: Reply) -> str:
 
 async def check_empty(operator: Operator) -> None:
     """Raises UsageError where there are devices that are no test devices."""
-    after = ""
-    while True:
-        listed = await operator.get(f"/api/v1/devices?limit={LISTED}&after={after}", list[_Listed])
-        other = next((one.name for one in listed if not one.is_test), None)
-        if other is not None:
+    async for one in _listed(operator):
+        if not one.is_test:
             raise UsageError(
-                f"{operator.address}: this hub has devices, such as {other}, which would wait for the load; "
+                f"{operator.address}: this hub has devices, such as {one.name}, which would wait for the load; "
                 "take another hub, or say why you load this one: --despite-devices WHY"
             )
-        if len(listed) < LISTED:
-            return
-        after = listed[-1].name
 
 
 async def left_over(operator: Operator) -> list[str]:
     """Test devices that earlier loads left."""
-    found, after = list[str](), ""
+    return [one.name async for one in _listed(operator) if one.is_test]
+
+
+async def _listed(operator: Operator) -> AsyncIterator[_Listed]:
+    """All devices, a page at a time."""
+    after = ""
     while True:
-        listed = await operator.get(f"/api/v1/devices?limit={LISTED}&after={after}", list[_Listed])
-        found += [one.name for one in listed if one.is_test]
-        if len(listed) < LISTED:
-            return found
-        after = listed[-1].name
+        page = await operator.get(f"/api/v1/devices?limit={LISTED}&after={after}", list[_Listed])
+        for one in page:
+            yield one
+        if len(page) < LISTED:
+            return
+        after = page[-1].name
 
 
 async def enrol(operator: Operator, count: int, why: str, made: dict[str, str], stop: asyncio.Event) -> None:
@@ -148,13 +148,17 @@ async def remove(operator: Operator, names: Sequence[str]) -> list[str]:
 
 async def _each(waiting: Sequence[T], act: Callable[[T], Awaitable[None]]) -> None:
     """Act on each, some at once. The first failure ends it, after what is under way."""
-    rest = iter(waiting)
+    rest, failed = iter(waiting), list[Exception]()
 
     async def work() -> None:
         for one in rest:
-            await act(one)
+            if failed:
+                return
+            try:
+                await act(one)
+            except Exception as error:  # said below
+                failed.append(error)
 
-    done = await asyncio.gather(*(work() for _ in range(AT_ONCE)), return_exceptions=True)
-    for error in done:
-        if isinstance(error, BaseException):
-            raise error
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+    if failed:
+        raise failed[0]

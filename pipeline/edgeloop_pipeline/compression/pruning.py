@@ -116,7 +116,7 @@ def answering_layers(network: nn.Module, sample: Tensor) -> list[nn.Module]:
 def _tensors(answer: Any) -> list[Tensor]:
     if isinstance(answer, Tensor):
         return [answer]
-    parts = answer.values() if isinstance(answer, Mapping) else answer
+    parts = answer.values() if isinstance(answer, Mapping) else answer if isinstance(answer, list | tuple) else ()
     return [tensor for part in parts for tensor in _tensors(part)]
 
 

@@ -111,7 +111,7 @@ class Original:
     def one_by_one(self) -> bool:
         """Whether the file has one input, and takes a single sample there."""
         given = self._session.get_inputs()
-        return len(given) == 1 and (given[0].shape[0] == 1 or not isinstance(given[0].shape[0], int))
+        return len(given) == 1 and bool(given[0].shape) and (given[0].shape[0] == 1 or not isinstance(given[0].shape[0], int))
 
     def calls(self, threads: int) -> _Calls:
         """The file as something that can be timed: `run` takes what `fed` gives."""
