@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -242,3 +243,20 @@ def test_a_float_layer_that_does_not_exist() -> None:
     saved = saved_of(Residual(), splits)
     with pytest.raises(Exception, match=r"'scorse'.*did you mean scores"):
         quantized_graph.prepare(saved, splits, Options(float_layers=("scorse",)))
+
+
+def test_explaining_holds_the_layers_outputs_of_no_more_samples_than_are_evaluated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    splits = splits_of("")
+    graph = quantized_graph.prepare(saved_of(Stream(), splits), splits, Options())
+    quantized_graph.calibrate(graph, splits.train.values)
+    held: list[int] = []
+    run = diagnosis._Outputs.run
+
+    def watched(self: Any, x: Any) -> Any:
+        held.append(len(x))
+        return run(self, x)
+
+    monkeypatch.setattr(diagnosis._Outputs, "run", watched)
+    monkeypatch.setattr(diagnosis, "evaluation_batch", lambda values: 3)
+    assert diagnosis.explain(graph, splits, {}) and held == [3, 3]
