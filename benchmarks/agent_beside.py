@@ -1,4 +1,4 @@
-"""What others do to the agent's answers: the page open in ten browsers, and clients that send a byte now and then."""
+"""What others do to the agent: the page open in ten browsers, clients that drip bytes, four bodies of 64 MiB at once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from onnx import helper
 
+from bundles import F, onnx_file, write
+from edgeloop_contract.manifest import Input, TensorSpec
 from harness import Row, at_most
 from serving import Agent, serving
 
@@ -37,6 +41,40 @@ def beside(quick: bool) -> Iterator[Row]:
         for connection in held:
             connection.close()
         yield at_most(f"{DRIPPING} clients that drip: the slowest health answer", round(1e3 * max(taken), 2), "ms", 50)
+
+    yield from large_bodies()
+
+
+def large_bodies() -> Iterator[Row]:
+    """Requests that fit the model and fill the largest body, in numbers of two bytes: nothing takes more room for its text."""
+    shape, batch = [1024, 1024, 3], 10
+    nodes = [helper.make_node("ReduceMean", ["x"], ["y"], axes=[1, 2], keepdims=0)]
+    model = onnx_file(nodes, [("x", F, ["n", *shape])], [("y", F, ["n", 3])])
+    given, made = (
+        TensorSpec(dtype="float32", shape=size, name=name, tensor=tensor, batch="any")
+        for size, name, tensor in ((shape, "", "x"), ([3], "y", "y"))
+    )
+    numbers = b"0," * (batch * 1024 * 1024 * 3 - 1) + b"0"
+    described = b'{"inputs":[{"name":"input","shape":[%d,1024,1024,3],"datatype":"FP32","data":[%s]}]}'
+    body = described % (batch, numbers)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = write(Path(folder) / "b.edgeloop", model, [Input(name="input", sample=given)], [given], [made], name="big")
+        with serving(Path(folder), "[api]\nport = 0\n[runtime]\nthreads = 1\n", bundle) as agent, ThreadPoolExecutor(4) as pool:
+            statuses = list(pool.map(lambda _: _posted(agent, "/v2/models/big/infer", body), range(4)))
+            peak = sum(_most_mb(pid) for pid in (agent.process.pid, agent.worker()))
+    answered = f"{statuses.count(200)} of 4 bodies of {len(body) >> 20} MiB answered"
+    yield at_most(f"{answered}: most memory of the agent", round(peak), "MB", 300)
+
+
+def _posted(agent: Agent, path: str, body: bytes) -> int:
+    connection = http.client.HTTPConnection(agent.address.removeprefix("http://"), timeout=60)
+    connection.request("POST", path, body)
+    return connection.getresponse().status
+
+
+def _most_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text("ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def answers(agent: Agent, method: str, path: str, seconds: float) -> list[float]:

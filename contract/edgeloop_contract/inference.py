@@ -26,6 +26,8 @@ DATATYPES: dict[str, Any] = {
 }  # fmt: skip
 DATATYPE_NAMES = {np.dtype(kind): name for name, kind in DATATYPES.items()}
 MAX_RANK = 8
+PART = 1 << 18  # bytes of text that are made numbers at once
+MAX_NESTED = 8 << 20  # bytes of text: small lists take many times their text
 TEXTS = "BYTES"  # the protocol's name for texts
 
 
@@ -185,29 +187,59 @@ def _from_bytes(tensor: _Tensor, data: bytes | bytearray) -> Array:
 def _from_json(tensor: _Tensor) -> Array:
     """Numbers in nested or flat lists; those that the datatype cannot hold are an error, not wrapped around."""
     dtype, count = _dtype_and_count(tensor)
-    available = _max_values(bytes(tensor.data))
+    text = memoryview(tensor.data)
+    available = _max_values(text)
     if count and available != count:  # before they take several times the room of their text
         raise DataError(f"{tensor.name!r}: shape {tensor.shape} wants {count} values, data has {available}")
     wanted: Any = bool if dtype.kind == "b" else float if dtype.kind == "f" else int
     try:
-        flat = msgspec.json.decode(bytes(tensor.data), type=list[wanted]) if tensor.data else []
-    except msgspec.MsgspecError:
-        flat = _flattened(tensor, wanted)
-    if len(flat) != count:
-        raise DataError(f"{tensor.name!r}: shape {tensor.shape} wants {count} values, data has {len(flat)}")
-    try:
         with np.errstate(over="ignore"):  # what is beyond the datatype becomes infinite, and is refused as that
-            return np.array(flat, dtype=dtype).reshape(tensor.shape)
+            flat = _flat(text, dtype, wanted, count)
+            if flat is None:
+                flat = np.array(_flattened(tensor, wanted) if text else [], dtype=dtype)
+            if len(flat) != count:
+                raise DataError(f"{tensor.name!r}: shape {tensor.shape} wants {count} values, data has {len(flat)}")
+            return flat.reshape(tensor.shape)
     except (OverflowError, ValueError) as error:
         raise DataError(f"{tensor.name!r}: {error}") from error
 
 
-def _max_values(text: bytes) -> int:
+def _max_values(text: memoryview) -> int:
     """Of a flat or nested list of numbers, by its commas alone."""
-    return text.count(b",") + 1 if any(c not in b"[] \t\r\n" for c in text[:100]) or b"," in text else 0
+    commas = sum(bytes(text[i : i + PART]).count(b",") for i in range(0, len(text), PART))
+    return commas + 1 if commas or any(c not in b"[] \t\r\n" for c in bytes(text[:100])) else 0
+
+
+def _flat(text: memoryview, dtype: np.dtype[Any], wanted: Any, count: int) -> Array | None:
+    """The numbers of a flat list, a part at a time: all of them as Python's own would take ten times the room of their text.
+
+    None for what is no flat list of such numbers.
+    """
+    whole = bytes(text[:1]), bytes(text[-1:])
+    if whole != (b"[", b"]"):
+        return None
+    values, at, begin, end = np.empty(count, dtype), 0, 1, len(text) - 1
+    while begin < end:
+        part = bytes(text[begin : min(begin + PART, end)])
+        if begin + len(part) < end:
+            part = part[: max(part.rfind(b","), 0)]
+        if b"[" in part or not part:
+            return None
+        try:
+            some = msgspec.json.decode(b"[" + part + b"]", type=list[wanted])
+        except msgspec.MsgspecError:
+            return None
+        if at + len(some) > count:
+            return None
+        values[at : at + len(some)] = some
+        at, begin = at + len(some), begin + len(part) + 1
+    return values if at == count else None
 
 
 def _flattened(tensor: _Tensor, wanted: Any) -> list[Any]:
+    if len(memoryview(tensor.data)) > MAX_NESTED:
+        what = f"data are no flat list of numbers of {tensor.datatype}, and nested lists are read up to {MAX_NESTED >> 20} MiB"
+        raise DataError(f"{tensor.name!r}: {what}; send the numbers flat, or in binary")
     try:
         nested = msgspec.json.decode(bytes(tensor.data))
         if not isinstance(nested, list):

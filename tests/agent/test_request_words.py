@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
+from edgeloop_contract import inference
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.inference import decode_request, flag
 
@@ -50,3 +52,25 @@ def test_a_flag_is_true_or_false_alone(value: object) -> None:
 def test_a_flag_that_is_absent_is_the_default() -> None:
     assert flag({"boxes": True}, "boxes") and not flag({"boxes": False}, "boxes", True)
     assert not flag(None, "boxes") and flag({"boxes": None}, "boxes", True)
+
+
+@pytest.mark.parametrize("part", [1, 7, 16, 1 << 18])
+@pytest.mark.parametrize(("datatype", "data"), [
+    ("FP32", [0.1, -2e-7, 3, 1e38, -0.0] * 9), ("INT8", [-128, 127, 0] * 11), ("BOOL", [True, False, True] * 7), ("UINT64", [2**64 - 1, 0]),
+])  # fmt: skip
+def test_a_flat_list_is_the_same_in_parts_of_any_size(
+    part: int, datatype: str, data: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "PART", part)
+    for spaces in (None, 1):
+        text = json.dumps({"inputs": [{"name": "x", "shape": [len(data)], "datatype": datatype, "data": data}]}, indent=spaces)
+        found = decode_request(text.encode(), None).inputs["x"]
+        assert found.dtype == inference.DATATYPES[datatype] and np.array_equal(found, np.array(data, found.dtype))
+
+
+def test_large_nested_lists_are_refused_before_they_take_many_times_their_text() -> None:
+    data = "[" + ",".join(["[0,0]"] * (inference.MAX_NESTED // 6 + 1)) + "]"
+    shape = [inference.MAX_NESTED // 6 + 1, 2]
+    body = json.dumps({"inputs": [{"name": "x", "shape": shape, "datatype": "INT8", "data": []}]}).replace("[]", data).encode()
+    with pytest.raises(DataError, match="send the numbers flat, or in binary"):
+        decode_request(body, None)

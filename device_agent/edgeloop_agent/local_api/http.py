@@ -39,7 +39,7 @@ RESERVED_PATIENCE_SECONDS = 0.1  # a health check is one small packet
 PATIENCE_SECONDS = 1.0  # a slower client loses its slot if a new one needs it
 OWN_FILES = 48  # that the agent itself may have open beside connections: models, queues, sources
 FULL_SECONDS = 0.1  # before another attempt to accept, where the system has no file to spare
-MAX_BODIES = 2  # of the largest size, in memory at once
+MAX_BODIES = 1  # of the largest size, in memory at once
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import unquote
@@ -167,6 +167,10 @@ class Api:
             body = access.unpacked(asked.body, asked.headers.get("content-encoding", ""), most)
             texts = any(takes_texts(entry.preprocessing) for entry in manifest.inputs)
             request = inference.decode_request(body, None if length is None else int(length[:18]), texts)
+            del body
+        if isinstance(asked.body, bytearray):
+            with suppress(BufferError):  # tensors in binary are a view of it; numbers in words are arrays of their own now
+                asked.body.clear()
         asked_for = meanings.asked_for(request.parameters)
         outputs, places = self._outputs(name, request)
         parameters: dict[str, Any] = {"place": ", ".join(sorted(places))} if any(places) else {}
@@ -193,7 +197,7 @@ class Api:
             for name, values in request.inputs.items()
         }
         checked = {e.name: model.checked(given[e.name], e.sample) for e in model.manifest.inputs}
-        if any(values.dtype.kind == "f" and not np.isfinite(values).all() for values in checked.values()):
+        if any(values.dtype.kind == "f" and not all(np.isfinite(row).all() for row in values) for values in checked.values()):
             raise DataError("the input has NaN or infinite values")
         outputs, places = (self._scores if model.is_simple else self._tensors)(model, checked)
         if not all(np.isfinite(values).all() for values in outputs.values()):
