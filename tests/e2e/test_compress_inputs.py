@@ -121,6 +121,7 @@ def test_each_of_several_inputs_keeps_its_name_and_a_scale_of_its_own_to_the_ans
     assert done.returncode == 0 and len(answers) == 60 and all(answer["label"] in LABELS.split(",") for answer in answers)
 
 
+@pytest.mark.long
 def test_folders_that_are_named_after_the_labels_give_accuracy_for_several_inputs(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(three_inputs())
     original, rng = onnxruntime.InferenceSession(three_inputs()), np.random.default_rng(4)

@@ -44,6 +44,7 @@ def of_ids() -> bytes:
     return onnx_file(nodes, [("ids", TensorProto.INT32, ["batch", LENGTH])], [("scores", F, ["batch", 3])], **constants)
 
 
+@pytest.mark.long
 def test_arrays_of_ids_go_in_as_they_are_and_ids_that_are_none_give_what_they_gave(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(of_ids())
     rng = np.random.default_rng(0)
@@ -87,6 +88,7 @@ def of_counts() -> bytes:
     return onnx_file(nodes, [("image", TensorProto.UINT8, ["batch", SIDE, SIDE, 3])], [("scores", F, ["batch", 3])], **constants)
 
 
+@pytest.mark.long
 def test_pictures_in_8_bits_need_no_normalization(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(of_counts())
     rng = np.random.default_rng(3)
@@ -120,7 +122,7 @@ def of_sound() -> bytes:
     return onnx_file(nodes, [("sound", F, ["batch", POINTS, 1])], [("vector", F, ["batch", 4])], **constants)
 
 
-@pytest.mark.parametrize("how", ["waveform", ""])
+@pytest.mark.parametrize("how", [pytest.param("waveform", marks=pytest.mark.long), ""])
 def test_a_waveform_is_cut_into_pieces_and_never_taken_at_a_guessed_scale(how: str, tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(of_sound())
     sounds = recordings(tmp_path / "sounds", 24)
@@ -150,6 +152,7 @@ def of_power() -> bytes:
     return onnx_file(nodes, [("sound", F, ["batch", POINTS, 1])], [("level", F, ["batch", 8])], **constants)
 
 
+@pytest.mark.long
 def test_what_a_logarithm_reads_stays_in_float_with_the_number_that_keeps_it_from_zero(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(of_power())
     rng = np.random.default_rng(6)
@@ -162,6 +165,7 @@ def test_what_a_logarithm_reads_stays_in_float_with_the_number_that_keeps_it_fro
     assert np.isfinite(silence).all() and silence.max() == pytest.approx(np.log(1e-9), abs=1e-3)
 
 
+@pytest.mark.long
 def test_files_that_keep_little_are_said_at_the_end(tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     alike = (1 + rng.normal(0, 0.003, (16, 4))).astype(np.float32)  # scores that differ by less than a step of theirs
