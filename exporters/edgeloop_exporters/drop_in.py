@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters.onnx_passes import HELD, remove_unread
+from edgeloop_exporters.onnx_passes import HELD
+from edgeloop_exporters.unread import remove_unread
 
 __all__ = ["Door", "Ending", "with_doors"]
 

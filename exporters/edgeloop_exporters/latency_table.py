@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from edgeloop_agent.runtimes.onnx import session_of
 from edgeloop_contract.errors import DeviceError
+from edgeloop_exporters.onnx_columns import columns_as_channels
 
 __all__ = ["LatencyTable", "Layer", "layers_of", "model_of"]
 
@@ -132,21 +134,28 @@ def model_of(layer: Layer) -> bytes:
         weight = weight.T
     constants = {
         "s": np.float32(0.02), "z": np.uint8(128), "w": weight, "ws": np.full(layer.outputs, 0.01, np.float32),
-        "wz": np.zeros(layer.outputs, np.int8), "b": np.zeros(layer.outputs, np.int32),
+        "wz": np.zeros(layer.outputs, np.int8), "b": np.zeros(layer.outputs, np.float32),
     }  # fmt: skip
-    quantized = ["x", "s", "z", "w", "ws", "wz", "s", "z"]
     if layer.kernel:
         attributes = {
             "kernel_shape": layer.kernel, "strides": layer.stride, "pads": (*layer.padding, *layer.padding),
             "dilations": layer.dilation, "group": layer.groups,
         }  # fmt: skip
-        node = helper.make_node("QLinearConv", [*quantized, "b"], ["y"], **attributes)
+        nodes = [
+            helper.make_node("DequantizeLinear", ["x", "s", "z"], ["x_floats"]),
+            helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["w_floats"], axis=0),
+            helper.make_node("Conv", ["x_floats", "w_floats", "b"], ["y_floats"], **attributes),
+            helper.make_node("QuantizeLinear", ["y_floats", "s", "z"], ["y"]),
+        ]
     else:
-        node = helper.make_node("QLinearMatMul", quantized, ["y"])
+        del constants["b"]
+        nodes = [helper.make_node("QLinearMatMul", ["x", "s", "z", "w", "ws", "wz", "s", "z"], ["y"])]
     graph = helper.make_graph(
-        [node], "layer", [helper.make_tensor_value_info("x", TensorProto.UINT8, (1, *layer.input))],
+        nodes, "layer", [helper.make_tensor_value_info("x", TensorProto.UINT8, (1, *layer.input))],
         [helper.make_tensor_value_info("y", TensorProto.UINT8, None)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model = onnx.shape_inference.infer_shapes(model)
+    columns_as_channels(model)  # as the files that ship are
     return bytes(model.SerializeToString())

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from edgeloop_contract.errors import ModelError
+from edgeloop_exporters.onnx_columns import columns_as_channels
+from edgeloop_exporters.unread import remove_unread
 
 MOVES = {"Pad", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"}
 HELD = "_held"  # ends the name of what `_hold_transpose` puts in
@@ -37,6 +39,7 @@ def tidy(model: Any) -> None:
     """Apply every edit to an onnx.ModelProto, in place."""
     _pool_means(model)
     _factors_into_scales(model)
+    columns_as_channels(model)
     _separate_weights(model)
     _keep_float(model)
     _hold_transpose(model)
@@ -93,19 +96,6 @@ def _factors_into_scales(model: Any) -> None:
             graph.node[place].CopyFrom(again)
             break
     remove_unread(graph)
-
-
-def remove_unread(graph: Any) -> None:
-    """Nodes whose outputs nobody reads any more, and constants."""
-    while True:
-        read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-        unread = [node for node in graph.node if not any(name in read for name in node.output)]
-        if not unread:
-            for constant in [c for c in graph.initializer if c.name not in read]:
-                graph.initializer.remove(constant)
-            return
-        for node in unread:
-            graph.node.remove(node)
 
 
 def _separate_weights(model: Any) -> None:
