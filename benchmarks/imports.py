@@ -75,8 +75,11 @@ def measure(quick: bool) -> Iterator[Row]:
                 found = next(Path(FOLDER).rglob(ending), None) if FOLDER else None
                 if found is None:
                     yield Row(name, None, "", None, None, f"not run: give a folder that holds {ending}, with --models")
-                else:
+                    continue
+                try:
                     yield from compared(name, found, pictures, place / name.replace(" ", "-"), said)
+                except RuntimeError as error:  # of one model: the next ones are measured
+                    yield Row(name, None, "", None, None, f"failed: {error}", False)
 
         def efficientnet(_: bool) -> Iterator[Row]:
             yield from compared(

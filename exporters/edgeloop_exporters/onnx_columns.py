@@ -107,7 +107,7 @@ def columns_as_channels(model: Any) -> None:
 
 
 def _rewrite(graph: Any, conv: Any, shapes: dict[str, tuple[int, ...]]) -> None:
-    from onnx import numpy_helper
+    from onnx import TensorProto, numpy_helper
 
     constants = {i.name: i for i in graph.initializer}
     made = {node.output[0]: node for node in graph.node}
@@ -116,6 +116,9 @@ def _rewrite(graph: Any, conv: Any, shapes: dict[str, tuple[int, ...]]) -> None:
         made.get(turn.input[0]) if turn is not None and turn.op_type == "Transpose" and _numbers(turn, "perm") == FIRST else turn
     )
     if entry is None or weight is None or ending is None or {entry.op_type, weight.op_type} != {"DequantizeLinear"}:
+        return
+    zero = constants.get(entry.input[2]) if len(entry.input) > 2 else None
+    if zero is None or zero.data_type != TensorProto.UINT8:  # signed ones are for TensorRT, which has kernels of its own
         return
     if entry.input[0] in constants or weight.input[0] not in constants:
         return

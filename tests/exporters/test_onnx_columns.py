@@ -31,6 +31,7 @@ class Stem:
     group: int = 1
     dilation: int = 1
     read_twice: bool = False
+    dtype: str = "uint8"
 
 
 def network(stem: Stem) -> onnx.ModelProto:
@@ -47,7 +48,13 @@ def network(stem: Stem) -> onnx.ModelProto:
         for i in (0, 1)
     )
     entry = ["x"] if stem.first else ["turned"]
-    nodes = [helper.make_node("DequantizeLinear", ["input", put("s", np.float32(0.02)), put("z", np.uint8(3))], ["x"])]
+    nodes = [
+        helper.make_node(
+            "DequantizeLinear",
+            ["input", put("s", np.float32(0.02)), put("z", np.array(0 if stem.dtype == "int8" else 3, stem.dtype))],
+            ["x"],
+        )
+    ]
     if not stem.first:
         nodes.append(helper.make_node("Transpose", ["x"], ["turned"], perm=[0, 3, 1, 2]))
     inputs = stem.channels // stem.group
@@ -93,13 +100,12 @@ def network(stem: Stem) -> onnx.ModelProto:
     nodes.append(helper.make_node("Conv", ["d", "w2f", put("b2", rng.normal(size=16).astype(np.float32))], ["y2"], pads=[1] * 4))
     nodes.append(helper.make_node("QuantizeLinear", ["y2", put("s3", np.float32(0.5)), put("z3", np.uint8(128))], ["q2"]))
     nodes.append(helper.make_node("DequantizeLinear", ["q2", "s3", "z3"], ["out"]))
+    taken = helper.np_dtype_to_tensor_dtype(np.dtype(stem.dtype))
     shape = [stem.channels, *stem.size] if stem.first else [*stem.size, stem.channels]
     ends = [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["batch", 16, rows, columns])]
     if stem.read_twice:
         ends.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", stem.outputs, rows, columns]))
-    graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("input", TensorProto.UINT8, ["batch", *shape])], ends, constants
-    )
+    graph = helper.make_graph(nodes, "g", [helper.make_tensor_value_info("input", taken, ["batch", *shape])], ends, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     return onnx.shape_inference.infer_shapes(model)
 
@@ -145,6 +151,7 @@ LEFT = {
     "few places": Stem(size=(8, 8)),
     "another activation in float": Stem(behind="Sigmoid"),
     "its floats are an output": Stem(read_twice=True),
+    "signed, for TensorRT": Stem(dtype="int8"),
     "points": Stem(kernel=(1, 1), stride=1, pads=(0, 0, 0, 0)),
 }
 
