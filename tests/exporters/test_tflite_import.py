@@ -11,6 +11,8 @@ import onnx
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
+from onnxruntime import InferenceSession
 from torch import nn
 
 from edgeloop_contract.errors import EdgeloopError, ModelError
@@ -161,6 +163,37 @@ def test_a_converted_network_becomes_layers_without_transposes_between_them(tmp_
     with torch.no_grad():
         wanted, found = net.eval()(x.permute(0, 3, 1, 2)), torch.cat([network(row[None]) for row in x])
     assert torch.allclose(found, wanted, atol=1e-4)
+
+
+def test_mediapipes_transposed_convolution_is_the_built_in_one(tmp_path: Path) -> None:
+    """Two of them, another stride for rows than for columns; LiteRT itself has no such operator."""
+    given = {"w": some(3, 3, 2, 4), "b": some(3), "w2": some(2, 2, 2, 3), "b2": some(2)}
+    shapes, size = {"s": whole(1, 18, 24, 3), "s2": whole(1, 36, 48, 2)}, (1, 36, 48, 2)
+    first = Op("TRANSPOSE_CONV", ["s", "w", "x", "b"], {"m": (1, 18, 24, 3)}, options("TransposeConv", strideH=2, strideW=3))
+    second = Op(
+        "TRANSPOSE_CONV", ["s2", "w2", "m", "b2"], {"y": size}, options("TransposeConv", padding=VALID, strideH=2, strideW=2)
+    )
+    content = tflite_file(X, [first, second], ["y"], {**given, **shapes})
+    (tmp_path / "built-in.tflite").write_bytes(content)
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+    code.customCode = b"Convolution2DTransposeBias"
+    model.operatorCodes = [code]
+    for operator, parameters in zip(model.subgraphs[0].operators, ((1, 3, 2), (2, 2, 2)), strict=True):
+        operator.opcodeIndex, operator.builtinOptions, operator.builtinOptionsType = 0, None, 0
+        operator.inputs = [operator.inputs[place] for place in (2, 1, 3)]
+        operator.customOptions = list(np.array(parameters, np.int32).tobytes())
+    (tmp_path / "custom.tflite").write_bytes(packed(model))
+    with pytest.raises(RuntimeError):
+        Interpreter(str(tmp_path / "custom.tflite")).allocate_tensors()
+    x = some(*X["x"])
+    sessions = [
+        InferenceSession(to_onnx(tmp_path / f"{name}.tflite").SerializeToString(), providers=["CPUExecutionProvider"])
+        for name in ("built-in", "custom")
+    ]
+    wanted, found = (session.run(None, {"x": x})[0] for session in sessions)
+    assert found.shape == size and (found == wanted).all()
 
 
 REFUSED = {

@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeloop_exporters.model_files.description import InputMetadata, Metadata
 
-__all__ = ["tflite_with_metadata"]
+__all__ = ["packed", "tflite_with_metadata"]
 
 NAME = b"TFLITE_METADATA"
 LABELS = "labels.txt"
@@ -44,10 +44,17 @@ def tflite_with_metadata(content: bytes, metadata: Metadata) -> bytes:
         model.buffers.append(schema.BufferT())
         model.metadata = [*(model.metadata or []), entry]
     model.buffers[entry.buffer].data = described
+    written = packed(model)
+    return _with_labels(written, metadata.labels) if metadata.labels else written
+
+
+def packed(model: Any) -> bytes:
+    """A ModelT of LiteRT's schema as a file."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
     builder = _builder()
     builder.Finish(model.Pack(builder), file_identifier=flatbuffer_utils._TFLITE_FILE_IDENTIFIER)
-    packed = bytes(builder.Output())
-    return _with_labels(packed, metadata.labels) if metadata.labels else packed
+    return bytes(builder.Output())
 
 
 def _name(tensor: Any) -> str:

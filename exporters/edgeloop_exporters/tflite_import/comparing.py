@@ -57,7 +57,7 @@ def compare(found: Translated, path: Path) -> Difference:
         session = session_of(_with_outputs(found).SerializeToString())
         # Without a delegate and with all tensors kept: what stands between operators can be read.
         runtime = Interpreter(
-            model_path=str(path), num_threads=1, experimental_preserve_all_tensors=True,
+            model_content=found.content, num_threads=1, experimental_preserve_all_tensors=True,
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         )  # fmt: skip
         runtime.allocate_tensors()

@@ -16,6 +16,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.model_files.reading import read
 from edgeloop_exporters.model_files.tflite_graph import schema_module
+from edgeloop_exporters.tflite_import.customs import with_built_ins
 from edgeloop_exporters.tflite_import.sparse import dense
 from edgeloop_exporters.tflite_import.table import RULES, Step, Unsupported
 from edgeloop_exporters.tflite_import.writing import Writer
@@ -46,10 +47,14 @@ WRONG = (
 
 @dataclass(frozen=True)
 class Translated:
-    """`model`: an onnx.ModelProto. `made`: number of a TFLite tensor → its name there, and whether it is channels first."""
+    """`model`: an onnx.ModelProto. `made`: number of a TFLite tensor → its name there, and whether it is channels first.
+
+    `content`: the file that LiteRT runs, with built-in operators in place of those that it lacks.
+    """
 
     model: Any
     made: dict[int, tuple[str, bool]]
+    content: bytes
 
 
 def translated(path: Path) -> Translated:
@@ -59,6 +64,7 @@ def translated(path: Path) -> Translated:
         raise ModelError(f"{path}: is not a TFLite file")
     content, schema = path.read_bytes(), schema_module(str(path))
     try:
+        content = with_built_ins(content, schema)
         return _model(schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0)), content, schema, path)
     except Unsupported as error:
         raise ModelError(f"{path}: {error}, which cannot be imported; {PACK}") from error
@@ -90,7 +96,7 @@ def _model(model: Any, content: bytes, schema: Any, where: Path) -> Translated:
     inputs, outputs = ([_port(graph.tensors[i], names[i], types) for i in side] for side in (graph.inputs, graph.outputs))
     made = helper.make_graph(write.nodes, "tflite", inputs, outputs, write.initializers)
     sets = [helper.make_opsetid("", OPSET)]
-    return Translated(helper.make_model(made, opset_imports=sets, ir_version=9, producer_name="edgeloop"), write.made)
+    return Translated(helper.make_model(made, opset_imports=sets, ir_version=9, producer_name="edgeloop"), write.made, content)
 
 
 def _kind(kind: str, custom: bytes | str | None) -> str:
