@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edgeloop_contract.boxes import Distances, Priors, outputs_of, placement, places_of
+from edgeloop_contract.boxes import Distances, Final, Priors, Rows, outputs_of, placement, places_of
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import SCORES, Anomaly, Classification, Detection, Manifest, Regression, TensorSpec, Variant
 from edgeloop_contract.preprocessing import Tokenize, sizes_after
@@ -140,12 +140,23 @@ def _detection(manifest: Manifest, task: Detection) -> Iterator[str]:
 
 
 def _points(manifest: Manifest, task: Keypoints) -> Iterator[str]:
-    """Whether every model file says three values for each point of a cell."""
-    places = places_of(task.decode, *manifest.sample.shape[:2]) if len(manifest.sample.shape) == 3 else 0
+    """Whether every model file says three values for each point of a cell, or as many in each row as the layout says."""
+    layout = task.decode
+    if isinstance(layout, Rows | Final):
+        least = (6 if isinstance(layout, Final) else 4 + layout.objectness + len(task.labels)) + layout.points * layout.point_values
+        for variant in manifest.variants:
+            shapes = [spec.shape for spec in variant.outputs if spec.name == layout.rows or len(variant.outputs) == 1]
+            shape = shapes[0] if shapes else []
+            last = isinstance(layout, Final) or layout.channels == "last"
+            found = shape[1:] if len(shape) == 3 else shape
+            if len(found) == 2 and found[1 if last else 0] != least:
+                yield f"variant {variant.name} gives rows of {found[1 if last else 0]} values; box, scores and points are {least}"
+        return
+    places = places_of(layout, *manifest.sample.shape[:2]) if len(manifest.sample.shape) == 3 else 0
     for variant in manifest.variants:
-        shape = next((spec.shape for spec in variant.outputs if spec.name == task.points_output), None)
-        if shape is None or math.prod(shape) != (places or 0) * 3 * len(task.points):
-            given = "does not give" if shape is None else f"gives with shape {shape}"
+        named = next((spec.shape for spec in variant.outputs if spec.name == task.points_output), None)
+        if named is None or math.prod(named) != (places or 0) * 3 * len(task.points):
+            given = "does not give" if named is None else f"gives with shape {named}"
             needed = f"{places} cells of {len(task.points)} points are needed"
             yield f"points need the output {task.points_output!r}, which variant {variant.name} {given}; {needed}"
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgeloop_contract.boxes import Distances, Layout
+from edgeloop_contract.boxes import Layout, has_points
 from edgeloop_contract.settings import Fraction01
 from edgeloop_contract.tensors import Part
 
@@ -96,18 +96,18 @@ class Detection(_Task, frozen=True, kw_only=True, tag="detection"):
 
 
 class Keypoints(Detection, frozen=True, kw_only=True, tag="keypoints"):
-    """Boxes with points. The output `points_output` has (cells, 3 × points) values beside those that `decode` reads.
+    """Boxes with points. Beside a layout of distances, the output `points_output` has (cells, 3 × points) values.
 
     For each point: how far it is from the middle of its cell to the right and downward, in strides, and the logit of whether it is
-    there. Only a layout of distances has such cells.
+    there. Layouts of rows have their points in the rows, and say how many; `points_output` is not used then.
     """
 
     points: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_POINTS)]
     points_output: str = "points"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.decode, Distances) or len(set(self.points)) != len(self.points) or "" in self.points:
-            raise ValueError("points have different names, and lie beside a layout of distances")
+        if not has_points(self.decode, len(self.points)) or len(set(self.points)) != len(self.points) or "" in self.points:
+            raise ValueError("points have different names, and the layout has as many: distances, or rows that say how many")
 
 
 class Segmentation(_Task, frozen=True, kw_only=True, tag="segmentation"):

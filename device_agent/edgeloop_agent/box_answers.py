@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes import Distances, Found, Placement, find_boxes, find_points, iou_matrix
+from edgeloop_contract.boxes import Distances, Final, Found, Placement, Rows, find_boxes, find_points, iou_matrix
 from edgeloop_contract.drift import MAX_ANSWERS
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.tasks import Detection, Keypoints
@@ -106,10 +106,12 @@ def _points(
 
 def found_points(task: Keypoints, outputs: Mapping[str, Array], found: Found, height: int, width: int) -> Array:
     """The points (n, points, 3) of boxes that were found: x and y in pixels of the sample, and score. Raises DataError."""
-    if task.points_output not in outputs:
-        raise DataError(f"points need the output {task.points_output!r}; the model gives {', '.join(outputs)}")
-    assert found.rows is not None and isinstance(task.decode, Distances)
-    return find_points(task.decode, outputs[task.points_output], found.rows, height, width)
+    layout = task.decode
+    assert found.rows is not None and isinstance(layout, Distances | Rows | Final)
+    name = task.points_output if isinstance(layout, Distances) else layout.rows or next(iter(outputs))
+    if name not in outputs:
+        raise DataError(f"points need the output {name!r}; the model gives {', '.join(outputs)}")
+    return find_points(layout, outputs[name], found.rows, height, width)
 
 
 def label_name(task: Detection, label: int) -> str:

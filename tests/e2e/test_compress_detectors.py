@@ -25,10 +25,14 @@ CELLS = sum((SIDE // stride) ** 2 for stride in STRIDES)
 
 
 class Finder(nn.Module):
-    """Finds red and green squares by their colour, one to a cell; written as YOLOv8's export: (N, 4 + labels, cells)."""
+    """Finds red and green squares by their colour, one to a cell; written as YOLOv8's export: (N, 4 + labels, cells).
 
-    def __init__(self) -> None:
+    `posed`: and two points of each, the box's upper left corner and its middle, with their scores behind the labels'.
+    """
+
+    def __init__(self, posed: bool = False) -> None:
         super().__init__()
+        self.posed = posed
         self.stem = nn.Conv2d(3, 4, 1)
         with torch.no_grad():  # how red, how green, and nothing
             self.stem.weight.copy_(torch.tensor([[3.0, -2, -2], [-2, 3, -2], [0, 0, 0], [1, 1, 1]]).reshape(4, 3, 1, 1))
@@ -57,7 +61,10 @@ class Finder(nn.Module):
         joined = torch.cat(both, 2)
         far = joined[:, :4].relu() * self.steps
         low, high = self.grid - far[:, :2], self.grid + far[:, 2:]
-        return torch.cat([(low + high) / 2, high - low, joined[:, 4:].sigmoid()], 1)
+        middle, scores = (low + high) / 2, joined[:, 4:].sigmoid()
+        best = scores.amax(1, keepdim=True)
+        points = [low, best, middle, best] if self.posed else []
+        return torch.cat([middle, high - low, scores, *points], 1)
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +80,17 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def export(path: Path, *, known: bool) -> None:
+def export(path: Path, *, known: bool, posed: bool = False) -> None:
     batch = torch.export.Dim("batch")
     with quiet():
         torch.onnx.export(
-            Finder().eval(), (torch.rand(2, 3, SIDE, SIDE),), str(path), dynamo=True, input_names=["images"],
+            Finder(posed).eval(), (torch.rand(2, 3, SIDE, SIDE),), str(path), dynamo=True, input_names=["images"],
             output_names=["output0"], dynamic_shapes=({0: batch},), external_data=False, verbose=False,
         )  # fmt: skip
     if known:
         model = onnx.load(path)
         said = {"task": "detect", "stride": "32", "imgsz": str([SIDE, SIDE]), "names": str(dict(enumerate(LABELS)))}
-        onnx.helper.set_model_props(model, said)
+        onnx.helper.set_model_props(model, said | ({"task": "pose", "kpt_shape": "[2, 3]"} if posed else {}))
         onnx.save(model, path)
 
 
@@ -119,6 +126,25 @@ def test_a_detector_keeps_its_boxes_in_both_runtimes(squares: Path, tmp_path: Pa
         ours = np.array([box.box for box in answer.boxes])
         assert iou_matrix(ours[:1], theirs).max() > 0.8 and abs(answer.boxes[0].score - wanted.scores[0]) < 0.08
     assert "1 × red" in (run / "report.html").read_text("utf-8") or "× green" in (run / "report.html").read_text("utf-8")
+
+
+@pytest.mark.long
+def test_points_of_boxes_are_kept_too(squares: Path, tmp_path: Path) -> None:
+    export(tmp_path / "poses.onnx", known=True, posed=True)
+    found, said = compressed(tmp_path / "poses.onnx", squares, tmp_path / "small", "--points", "corner,middle")
+    assert "2 points, as said" in said and "with points at the same places" in said
+    stages = {stage["name"]: stage["metrics"] for stage in found["stages"]}
+    assert min(file["accuracy"]["value"] for file in stages["verify"]["variants"].values()) >= 0.8
+    picture = np.full((SIDE, 96, 3), 110, np.uint8)
+    picture[20:44, 30:54] = (230, 20, 20)
+    path = next((tmp_path / "runs" / "small").glob("*.edgeloop"))
+    for variant in ("onnx-int8", "tflite-int8"):
+        answer = edgeloop.open(path, variant=variant)(picture)
+        assert answer.boxes is not None and answer.boxes[0].points is not None
+        box, (corner, middle) = answer.boxes[0].box, answer.boxes[0].points
+        assert (corner.label, middle.label) == ("corner", "middle")
+        assert np.abs(np.array(corner.point) - box[:2]).max() < 4
+        assert np.abs(np.array(middle.point) - [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]).max() < 4
 
 
 def test_what_is_not_sure_is_said_and_what_is_no_detector_is_refused(squares: Path, tmp_path: Path) -> None:

@@ -164,10 +164,12 @@ def cells_of_grids(strides: tuple[int, ...], offset: float, height: int, width: 
 def _rows(layout: Rows, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
     rows = _last(get(layout.rows, 2), layout.channels)
     first = 5 if layout.objectness else 4
-    if rows.shape[1] <= first:
-        raise DataError(f"rows of {rows.shape[1]} values; {first} are box{' and objectness' * layout.objectness}, then scores")
+    behind = layout.points * layout.point_values
+    if rows.shape[1] <= first + behind:
+        what = f"{first} are box{' and objectness' * layout.objectness}, then scores{f', then {behind} of points' * (behind > 0)}"
+        raise DataError(f"rows of {rows.shape[1]} values; {what}")
     sure = _activated(rows[:, 4:5], layout.activation) if layout.objectness else None
-    found = _best(rows[:, first:], layout.activation, least, sure)
+    found = _best(rows[:, first : rows.shape[1] - behind], layout.activation, least, sure)
     boxes = rows[found.rows, :4].astype(np.float32)
     if layout.normalised:
         boxes = boxes * np.array([width, height, width, height], np.float32)
@@ -214,9 +216,10 @@ def _anchors(levels: list[AnchorLevel], height: int, width: int, *, grid_by_grid
 
 
 def _final(layout: Final, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
-    rows = get(layout.rows, 2)
-    if rows.shape[1] != 6:
-        raise DataError(f"rows of {rows.shape[1]} values; x1, y1, x2, y2, score and label are six")
+    rows, behind = get(layout.rows, 2), layout.points * layout.point_values
+    if rows.shape[1] != 6 + behind:
+        more = f", and {behind} of points" if behind else ""
+        raise DataError(f"rows of {rows.shape[1]} values; x1, y1, x2, y2, score and label are six{more}")
     above = np.flatnonzero(rows[:, 4] >= least)
     boxes = rows[above, :4].astype(np.float32)
     if layout.normalised:

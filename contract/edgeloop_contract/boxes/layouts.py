@@ -12,6 +12,8 @@ __all__ = ["AnchorLevel", "Distances", "Final", "Grid", "Heatmap", "Layout", "Pr
 Channels = Literal["last", "first"]  # of an output: (places, values) or (values, places)
 Activation = Literal["sigmoid", "softmax", "none"]  # what makes probabilities of class scores
 Strides = Annotated[list[PositiveInt], msgspec.Meta(min_length=1, max_length=8)]
+Points = Annotated[int, msgspec.Meta(ge=0, le=256)]  # of each row
+PointValues = Literal[2, 3]  # x and y; and how sure it is that the point is there, 0 to 1
 Pair = Annotated[list[PositiveFloat], msgspec.Meta(min_length=2, max_length=2)]
 
 
@@ -49,7 +51,8 @@ class Distances(_Layout, frozen=True, kw_only=True, tag="distances"):
 class Rows(_Layout, frozen=True, kw_only=True, tag="rows"):
     """One output of decoded rows: a box, an objectness where there is one, and scores (YOLOv5 exports; YOLOv8 and v11: "first").
 
-    `corners`: the box is x1, y1, x2, y2; else its middle, width and height. `normalised`: from 0 to 1, else in pixels.
+    `corners`: the box is x1, y1, x2, y2; else its middle, width and height. `normalised`: from 0 to 1, else in pixels; the points
+    too. `points`: how many a row has behind its scores (YOLO's poses).
     """
 
     rows: str = ""
@@ -58,6 +61,8 @@ class Rows(_Layout, frozen=True, kw_only=True, tag="rows"):
     corners: bool = False
     normalised: bool = False
     activation: Activation = "none"
+    points: Points = 0
+    point_values: PointValues = 3
 
 
 class Grid(_Layout, frozen=True, kw_only=True, tag="grid"):
@@ -73,11 +78,13 @@ class Grid(_Layout, frozen=True, kw_only=True, tag="grid"):
 class Final(_Layout, frozen=True, kw_only=True, tag="final"):
     """One output of finished answers, rows of x1, y1, x2, y2, score, label (YOLOv10 and other end-to-end exports).
 
-    Nothing is suppressed.
+    Nothing is suppressed. `points`: how many a row has behind its label.
     """
 
     rows: str = ""
     normalised: bool = False
+    points: Points = 0
+    point_values: PointValues = 3
 
 
 class Priors(_Layout, frozen=True, kw_only=True, tag="priors"):

@@ -75,7 +75,8 @@ class InputMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What people wrote into the file, or beside it. Every text is cleaned and bounded.
 
-    `labels_output`: the output that the labels belong to, "" if it is not said. `preprocessing`: of edgeloop's own files.
+    `labels_output`: the output that the labels belong to, "" if it is not said. `points`: how many a box has, and how many
+    values each of them; `point_names`: theirs. `preprocessing`: of edgeloop's own files.
     `sources`: field → where it was found. `more`: what is written there besides, as text.
     """
 
@@ -87,6 +88,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     task: str = ""
     labels: tuple[str, ...] = ()
     labels_output: str = ""
+    points: tuple[int, int] = (0, 0)
+    point_names: tuple[str, ...] = ()
     inputs: tuple[InputMetadata, ...] = ()
     preprocessing: tuple[Step, ...] | None = None
     sources: dict[str, str] = {}

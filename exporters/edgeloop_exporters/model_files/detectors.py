@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
 
 from edgeloop_contract.boxes import Distances, Final, Grid, Heatmap, Layout, Priors, Rows
+from edgeloop_contract.errors import UsageError
 from edgeloop_exporters.model_files.description import ModelFile
 
-__all__ = ["Detector", "detector_of", "labels_of"]
+__all__ = ["Detector", "detector_of", "labels_of", "point_names"]
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32), (8, 16), (16,))
 ANCHORS = (3, 1)  # of one cell
 MOST_FINAL = 1000  # rows of finished answers
 DETECTS = ("detect", "detection", "object-detection", "object_detection")  # what metadata call the task
+POSES = ("pose", "keypoints", "keypoint-detection")
 SIDES = 4
+# Of COCO's persons, in its order: what poses of 17 points have.
+PARTS = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+PERSON = ("nose", *(f"{side}_{part}" for part in PARTS for side in ("left", "right")))
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,18 @@ class Detector:
 
 def detector_of(model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height: int, width: int) -> Detector | None:
     """`shapes`: of one sample's outputs that count. None where they are no boxes that are known here."""
-    sure = model.metadata.task.lower() in DETECTS
+    (points, values), said = model.metadata.points, model.metadata.task.lower()
+    if said in POSES and not points:  # its points would be taken for scores
+        return None
+    sure = said in DETECTS + POSES
     named = len(model.metadata.labels)
     if len(shapes) == 1:
         ((name, shape),) = shapes.items()
-        found = _one(name if len(model.outputs) > 1 else "", name, shape, _places(height, width), named, sure)
+        plain = _without(shape, points * values, _places(height, width))
+        found = _one(name if len(model.outputs) > 1 else "", f"{name} {list(shape)}", plain, _places(height, width), named, sure)
+        if found is not None and points and isinstance(found.layout, Rows | Final):
+            layout = msgspec.structs.replace(found.layout, points=points, point_values=2 if values == 2 else 3)
+            found = replace(found, layout=layout, why=f"{found.why}, {points} points")
         if found is not None and model.runtime == "tflite" and isinstance(found.layout, Rows | Final):
             # Such exporters divide boxes by the picture's size in TFLite files.
             why = found.why.replace("in pixels", "from 0 to 1")
@@ -46,6 +58,23 @@ def detector_of(model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height:
     if len(shapes) == 2:
         return _two(shapes, _places(height, width), sure)
     return None
+
+
+def point_names(layout: Layout, model: ModelFile, given: Sequence[str]) -> tuple[list[str], str]:
+    """The names of a box's points, as given, as the file has them, or usual; [] without points. And whose they are, in words.
+
+    Raises UsageError where another number of them is given.
+    """
+    count = layout.points if isinstance(layout, Rows | Final) else 0
+    if given and len(given) != count:
+        raise UsageError(f"--points: {len(given)} names, and boxes of this layout have {count} points; give as many")
+    if given or not count:
+        return list(given), "as said"
+    if len(model.metadata.point_names) == count:
+        return list(model.metadata.point_names), "from the file"
+    if count == len(PERSON):
+        return list(PERSON), "taken as a person's, as COCO orders them (--points names them)"
+    return [f"point {number}" for number in range(1, count + 1)], "without names (--points names them)"
 
 
 def labels_of(layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -57,7 +86,8 @@ def labels_of(layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> int | No
 
     taken = 0
     if isinstance(layout, Rows):
-        width, taken = last(layout.rows, layout.channels), SIDES + layout.objectness
+        taken = SIDES + layout.objectness + layout.points * layout.point_values
+        width = last(layout.rows, layout.channels)
     elif isinstance(layout, Distances):
         width = last(layout.scores, layout.channels)
         taken = SIDES * max(1, layout.bins) if layout.boxes == layout.scores else 0
@@ -82,6 +112,17 @@ def _places(height: int, width: int) -> dict[int, tuple[tuple[int, ...], int]]:
     return found
 
 
+def _without(
+    shape: tuple[int, ...], behind: int, places: Mapping[int, tuple[tuple[int, ...], int]]
+) -> tuple[int, ...]:  # fmt: skip
+    """The shape of rows without the values of their points."""
+    if not behind or len(shape) != 2:
+        return shape
+    first, last = shape
+    columns = last in places and places[last][1] == 1 and first > behind
+    return (first - behind, last) if columns else (first, last - behind)
+
+
 def _one(
     name: str, said: str, shape: tuple[int, ...], places: Mapping[int, tuple[tuple[int, ...], int]], named: int, sure: bool
 ) -> Detector | None:
@@ -89,12 +130,12 @@ def _one(
         return None
     first, last = shape
     if last == 6 and first <= MOST_FINAL and sure:
-        return Detector(Final(rows=name), 0, sure, f"{said} {list(shape)} holds finished boxes: corners, score, label")
+        return Detector(Final(rows=name), 0, sure, f"{said} holds finished boxes: corners, score, label")
     if last in places and first > SIDES and places[last][1] == 1 and (first - SIDES == named or not named or sure):
-        what = f"{said} {list(shape)} holds a column for each of {last} places: middle, width and height in pixels, scores"
+        what = f"{said} holds a column for each of {last} places: middle, width and height in pixels, scores"
         return Detector(Rows(rows=name, channels="first"), first - SIDES, sure, what)
     if first in places and last > SIDES + 1 and places[first][1] == 3 and (last - SIDES - 1 == named or not named or sure):
-        what = f"{said} {list(shape)} holds {first} rows: middle, width and height in pixels, objectness, scores"
+        what = f"{said} holds {first} rows: middle, width and height in pixels, objectness, scores"
         return Detector(Rows(rows=name, objectness=True), last - SIDES - 1, sure, what)
     return None
 

@@ -14,6 +14,7 @@ from edgeloop_exporters.model_files.text import clean, label_lines, labels_in
 
 __all__ = ["detector_input", "from_properties", "steps_in"]
 
+MAX_POINTS = 256  # of a box
 LETTERBOXED = ("detect", "segment", "pose", "obb")  # ultralytics' tasks
 PREPROCESSING = "preprocessing"  # our own key: the steps as the manifest writes them, in JSON
 # Field → keys, the first that is there counts: ours, the ONNX standard's (model_author …), ultralytics'.
@@ -39,6 +40,11 @@ def from_properties(props: Mapping[str, str], place: str) -> Metadata:
     if labels:
         fields["labels"], sources["labels"] = labels, f"{place} {key}"
         used |= {*LABELS}
+    points = [int(text) for text in re.findall(r"\d{1,3}", props.get("kpt_shape", "")[:100])]
+    if len(points) == 2 and 0 < points[0] <= MAX_POINTS and points[1] in (2, 3):
+        fields["points"], sources["points"] = tuple(points), f"{place} kpt_shape"
+        fields["point_names"] = _point_names(props.get("kpt_names", ""), points[0])
+        used |= {"kpt_shape", "kpt_names"}
     if PREPROCESSING in props and (steps := steps_in(props[PREPROCESSING])) is not None:
         fields["preprocessing"], sources["preprocessing"] = steps, f"{place} {PREPROCESSING}"
         used.add(PREPROCESSING)
@@ -53,6 +59,12 @@ def detector_input(props: Mapping[str, str], name: str) -> InputMetadata | None:
     numbers = [int(text) for text in re.findall(r"\d{1,5}", props["imgsz"][:100])]
     size = (numbers[0], numbers[-1]) if 1 <= len(numbers) <= 2 and min(numbers) > 0 else None
     return InputMetadata(name=name, normalization=Normalization((0.0,), (255.0,)), colour="rgb", size=size, letterbox=True)
+
+
+def _point_names(text: str, count: int) -> tuple[str, ...]:
+    """The names of the first label's points, as ultralytics writes them for each label; () without different ones."""
+    names = tuple(clean(name) for name in re.findall(r"['\"]([^'\"]{1,100})['\"]", text[:20_000])[:count])
+    return names if len({*names}) == count and "" not in names else ()
 
 
 def _labels(props: Mapping[str, str]) -> tuple[tuple[str, ...], str]:

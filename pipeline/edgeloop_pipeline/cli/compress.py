@@ -66,6 +66,7 @@ FAITHFUL = 0.9  # of the float file's measure: where int8 keeps less, that is sa
     help="One sample's shape at the input, if the file leaves sizes open. Of several inputs, say of which; may be repeated.",
 )
 @click.option("--boxes", default="", metavar="LAYOUT", help="How a detector's outputs say boxes; see docs/detection.md.")
+@click.option("--points", default="", help="Names of the points of boxes, as --labels.")
 @click.option("--task", type=click.Choice(["classification", "tensors", "detection"]), help="Default: as labels and the graph say.")
 @click.option("--measure", type=click.Choice(["agreement", "cosine", "mask_iou", "signal", "boxes"]), help="What int8 has to keep.")
 @click.option("--min-agreement", type=FiniteRange(0, 1), help="The least that int8 keeps, by the measure; it may train for it.")
@@ -109,7 +110,8 @@ def compress(model: str, calibrate: Path, out: Path, runs: Path, prepare_only: b
         steps=steps.pop("", []), steps_of=steps, outputs=given["outputs"], shape=sizes.pop("", ()), shape_of=sizes,
         constants={name: numbers_given(name, text) for name, text in pairs_given("--constant", given["constant"])},
         states=dict(pairs_given("--state", given["state"])), no_states=given["no_states"], task=given["task"],
-        boxes=boxes_given(given["boxes"]) if given["boxes"] else None, measure=given["measure"],
+        boxes=boxes_given(given["boxes"]) if given["boxes"] else None, points=labels_given(given["points"], "--points"),
+        measure=given["measure"],
         min_agreement=given["min_agreement"], max_latency_us=given["max_latency_us"], max_bytes=given["max_bytes"],
         tokenizer=given["tokenizer"], length=given["length"] or 0, text_column=given["text_column"],
         label_column=given["label_column"],

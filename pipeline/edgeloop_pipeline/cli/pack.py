@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 EXIT_CODES = """\b
 Exit codes: 0 done · 2 wrong usage · 3 sample data · 4 the model file · 6 this machine cannot run it · 7 disk or folder"""
-TASKS = ["classification", "multilabel", "regression", "tensors", "detection", "segmentation"]
+TASKS = ["classification", "multilabel", "regression", "tensors", "detection", "keypoints", "segmentation"]
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -32,6 +32,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 )
 @click.option("--output", default="", metavar="TENSOR", help="The output that holds the scores.")
 @click.option("--boxes", default="", metavar="LAYOUT", help="How the outputs are boxes: YAML, or a file; docs/detection.md.")
+@click.option("--points", default="", help="Names of the points of boxes, as --labels.")
 @click.option("--preprocess", multiple=True, metavar="[INPUT=]STEPS", help="YAML list of steps, or a file with it; see docs.")
 @click.option("--constant", multiple=True, metavar="TENSOR=VALUES", help="An input that always has these values.")
 @click.option("--state", multiple=True, metavar="INPUT=OUTPUT", help="An output that is this input at the next window.")
@@ -68,6 +69,7 @@ def pack(models: tuple[Path, ...], out: Path, as_json: bool, card: Path | None, 
         scores=given["scores"],
         output=given["output"],
         boxes=boxes_given(given["boxes"]) if given["boxes"] else None,
+        points=labels_given(given["points"], "--points"),
         steps=dict(steps_given(text) for text in given["preprocess"]),
         constants={name: numbers_given(name, text) for name, text in pairs_given("--constant", given["constant"])},
         states=dict(pairs_given("--state", given["state"])),
@@ -99,15 +101,20 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def labels_given(text: str) -> list[str]:
-    """Labels with commas between, or the lines of a file of that name. Raises UsageError, also for an empty one between others."""
-    from_file = text and ("," not in text or Path(text).exists())
+def labels_given(text: str, option: str = "--labels") -> list[str]:
+    """Names with commas between, one name, or the lines of a file of that name: one with a dot or a slash has to be there.
+
+    Raises UsageError, also for an empty one between others.
+    """
+    from_file = text and (Path(text).exists() or ("," not in text and ("." in text or "/" in text)))
     parts = _text(Path(text)).rstrip().splitlines() if from_file else text.rstrip(", ").split(",") if text else []
     labels = [part.strip() for part in parts]
+    kind = option.strip("-")
     if "" in labels:  # the labels behind it would move to other classes
-        raise UsageError(f"--labels {text[:80]}: label {labels.index('') + 1} is empty; write it, or remove it")
+        place = labels.index("") + 1
+        raise UsageError(f"{option} {text[:80]}: {kind.removesuffix('s')} {place} is empty; write it, or remove it")
     if twice := next((label for label in labels if labels.count(label) > 1), None):
-        raise UsageError(f"--labels {text[:80]}: {twice!r} is there twice; labels must be different")
+        raise UsageError(f"{option} {text[:80]}: {twice!r} is there twice; {kind} must be different")
     return labels
 
 

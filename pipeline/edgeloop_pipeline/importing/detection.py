@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_exporters.model_files.description import ModelFile
-from edgeloop_exporters.model_files.detectors import Detector, detector_of, labels_of
+from edgeloop_exporters.model_files.detectors import Detector, detector_of, labels_of, point_names
 from edgeloop_pipeline.importing.request import CompressRequest
 from edgeloop_pipeline.recipe.settings import ImportedBoxes
 
@@ -23,9 +23,9 @@ def found(
     answer: Answer, model: ModelFile, shapes: Mapping[str, tuple[int, ...]], request: CompressRequest, picture: tuple[int, ...]
 ) -> bool:
     """Whether the outputs are boxes; then `answer` says which. Raises UsageError where something has to be said."""
+    asked = request.task == "detection" or request.boxes is not None or request.measure == "boxes" or bool(request.points)
     if request.task in ("classification", "tensors") or request.measure not in (None, "boxes"):
         return False
-    asked = request.task == "detection" or request.boxes is not None or request.measure == "boxes"
     detector = None
     if len(picture) == 2:
         detector = detector_of(model, shapes, picture[0], picture[1]) if request.boxes is None else None
@@ -37,18 +37,23 @@ def found(
             raise UsageError(f"{request.model}: its outputs are no boxes that are known here; {why}")
         return False
     given = request.boxes
+    names, whose = point_names(detector.layout, model, request.points)
     answer.boxes = (
-        ImportedBoxes(decode=detector.layout)
+        ImportedBoxes(decode=detector.layout, points=names)
         if given is None
         else ImportedBoxes(
-            decode=given.decode, score_threshold=given.score_threshold, iou_threshold=given.iou_threshold, max_boxes=given.max_boxes
+            decode=given.decode, score_threshold=given.score_threshold, iou_threshold=given.iou_threshold,
+            max_boxes=given.max_boxes, points=names,
         )
-    )
+    )  # fmt: skip
+    if names:
+        (answer.guesses if "--points" in whose else answer.facts).append(f"{len(names)} points, {whose}")
     answer.measure, answer.labels = "boxes", _labels(answer, model, detector, request)
     (answer.facts if detector.sure else answer.guesses).append(
         detector.why + ("" if detector.sure else " (--task tensors, if it does not)")
     )
-    answer.facts.append("int8 is judged by the share of boxes that both find: nobody labelled the data")
+    near = ", with points at the same places" if names else ""
+    answer.facts.append(f"int8 is judged by the share of boxes that both find{near}: nobody labelled the data")
     return True
 
 

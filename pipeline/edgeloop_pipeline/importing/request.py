@@ -23,7 +23,8 @@ class CompressRequest:
     library `maker` filled in. `prune`: share of the channels to remove, and `epochs` of learning from the
     original after it. `drop_in`: an int8 file with the original's input and output is wanted too; `symmetric`: one for TensorRT.
     `normalize`: mean and std in raw counts. `fit`: how a picture gets the model's size. `steps`: the whole preprocessing, in
-    place of what pictures get by themselves. `boxes`: how outputs say boxes. `tokenizer`: a tokenizer.json, of a model of texts;
+    place of what pictures get by themselves. `boxes`: how outputs say boxes; `points`: names of theirs.
+    `tokenizer`: a tokenizer.json, of a model of texts;
     `shape_of`, `steps_of`, `constants`: by input, of a model with several; `states`: input → the output that it is at the next
     call; `no_states`: none, whatever the file looks like.
     `length`: of its token ids, 0: by the texts; `text_column`, `label_column`: of a table of texts.
@@ -53,6 +54,7 @@ class CompressRequest:
     no_states: bool = False
     task: Literal["classification", "tensors", "detection"] | None = None
     boxes: Detection | None = None
+    points: list[str] = field(default_factory=list)
     measure: Measure | None = None
     min_agreement: float | None = None
     max_latency_us: float | None = None

@@ -9,15 +9,16 @@ import msgspec
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.preprocessing import Bgr, CenterCrop, Colour, Grayscale, Letterbox, Normalize, Resize, Step
-from edgeloop_contract.tasks import Classification, Detection, Multilabel, Regression, Segmentation, Task, Tensors
+from edgeloop_contract.tasks import Classification, Detection, Keypoints, Multilabel, Regression, Segmentation, Task, Tensors
 from edgeloop_contract.tensors import TensorSpec
 from edgeloop_exporters.model_files.description import InputMetadata, ModelFile
-from edgeloop_exporters.model_files.detectors import detector_of, labels_of
+from edgeloop_exporters.model_files.detectors import detector_of, labels_of, point_names
 from edgeloop_pipeline.packing.pixels import check_served, segmentation_of
 from edgeloop_pipeline.packing.request import PackRequest, Scores
 
 __all__ = ["steps_of", "task_of"]
 
+BOXES = ("detection", "keypoints")
 THRESHOLD = 0.5  # of each label's probability, where nobody knows the validation data
 
 
@@ -29,6 +30,8 @@ def task_of(
     in_pictures = _in_pictures(models, inputs, outputs, labels, request, facts)
     if in_pictures is not None:
         return in_pictures
+    if request.points:
+        raise UsageError("--points: are of boxes, and the model finds none that is known here; say --boxes, or leave it out")
     kind = request.task or ("regression" if request.quantities else None)
     wanted = len(labels or request.quantities)
     fitting = [spec for spec in outputs if math.prod(spec.shape) == wanted] if wanted else []
@@ -75,7 +78,7 @@ def _in_pictures(
     request: PackRequest, facts: list[str],
 ) -> Detection | Segmentation | None:  # fmt: skip
     """Boxes or masks. None where the outputs are none. Raises UsageError."""
-    if request.boxes is not None or (request.task in (None, "detection") and not request.quantities):
+    if request.boxes is not None or (request.task in (None, *BOXES) and not request.quantities):
         detection = _detection(models[0], inputs, outputs, labels, request, facts)
         if detection is not None:
             return detection
@@ -91,26 +94,39 @@ def _detection(
 ) -> Detection | None:  # fmt: skip
     """A detector, by the layout that was said or that the file proves. None where it is none. Raises UsageError."""
     if request.boxes is not None:
-        if request.task not in (None, "detection") or request.quantities:
+        if request.task not in (None, *BOXES) or request.quantities:
             raise UsageError(f"--boxes: are not for --task {request.task or 'regression'}; leave out one of the two")
         if not labels:
             raise UsageError("--boxes: say what the boxes are of with --labels")
         scores = labels_of(request.boxes.decode, {spec.name or spec.tensor: tuple(spec.shape) for spec in outputs})
         if scores is not None and scores != len(labels):
             raise UsageError(f"--boxes: by this layout a box has {scores} scores, and there are {len(labels)} labels; correct one")
-        return msgspec.structs.replace(request.boxes, labels=list(labels))
+        return _with_points(msgspec.structs.replace(request.boxes, labels=list(labels)), model, request, facts)
     sample = inputs[0].sample_shape
     shapes = {spec.name or spec.tensor: tuple(spec.shape) for spec in outputs}
     detector = detector_of(model, shapes, sample[0], sample[1]) if len(sample) == 3 else None
-    if detector is None or not (detector.sure or request.task == "detection"):
-        if request.task == "detection":
-            raise UsageError("--task detection: say how the outputs are boxes with --boxes; docs/detection.md has the layouts")
+    if detector is None or not (detector.sure or request.task in BOXES):
+        if request.task in BOXES:
+            raise UsageError(
+                f"--task {request.task}: say how the outputs are boxes with --boxes; docs/detection.md has the layouts"
+            )
         return None
     if not labels or detector.labels not in (0, len(labels)):
         said = f"a box has {detector.labels} scores, and" if detector.labels else "boxes have numbers of labels, and"
         raise UsageError(f"{model.path}: {said} there are {len(labels)} labels; give all of them with --labels")
     facts.append(detector.why)
-    return Detection(labels=labels, decode=detector.layout)
+    return _with_points(Detection(labels=labels, decode=detector.layout), model, request, facts)
+
+
+def _with_points(task: Detection, model: ModelFile, request: PackRequest, facts: list[str]) -> Detection:
+    """Keypoints where the layout's boxes have some."""
+    names, whose = point_names(task.decode, model, request.points)
+    if not names:
+        if request.task == "keypoints":
+            raise UsageError("--task keypoints: say how many points a box has with --boxes; docs/detection.md has the layouts")
+        return task
+    facts.append(f"{len(names)} points, {whose}")
+    return Keypoints(**msgspec.structs.asdict(task), points=names)
 
 
 def _hint(models: Sequence[ModelFile]) -> list[str]:

@@ -15,7 +15,8 @@ __all__ = ["check_served", "segmentation_of"]
 
 # What exporters call the tasks whose answers nobody reads here yet.
 NOT_SERVED = {
-    "segment": "masks of single things", "pose": "points of boxes that other exporters write", "obb": "turned boxes",
+    "segment": "masks of single things are not read yet;", "obb": "turned boxes are not read yet;",
+    "pose": "points of boxes, and it does not say how many: say --boxes, such as {layout: rows, channels: first, points: 17}; or",
 }  # fmt: skip
 
 
@@ -25,8 +26,7 @@ def check_served(models: Sequence[ModelFile], request: PackRequest) -> None:
         kind = model.metadata.task.lower()
         if kind in NOT_SERVED and request.task is None and request.boxes is None and not request.quantities:
             raise UsageError(
-                f"{model.path}: its task is {kind!r}: {NOT_SERVED[kind]} are not read yet; --task tensors answers its outputs as"
-                " they are"
+                f"{model.path}: its task is {kind!r}: {NOT_SERVED[kind]} --task tensors answers its outputs as they are"
             )
 
 

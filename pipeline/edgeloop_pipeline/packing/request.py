@@ -12,7 +12,7 @@ from edgeloop_contract.tensors import Reset
 
 __all__ = ["PackRequest", "PackResult", "Scores", "TaskKind"]
 
-TaskKind = Literal["classification", "regression", "multilabel", "tensors", "detection", "segmentation"]
+TaskKind = Literal["classification", "regression", "multilabel", "tensors", "detection", "keypoints", "segmentation"]
 Scores = Literal["logits", "probabilities"]
 
 
@@ -20,9 +20,9 @@ Scores = Literal["logits", "probabilities"]
 class PackRequest:
     """`models`: files of one model; each becomes a variant. What is empty or None is read from the files, or is not known.
 
-    `boxes`: how the outputs say boxes, with everything of the task but its labels. `steps`: preprocessing by input ("": the only
-    one). `constants`: values of inputs that never change, by tensor. `states`: input tensor → output tensor. `samples`: data for
-    the canary. `output`: the tensor that holds the scores.
+    `boxes`: how the outputs say boxes, with everything of the task but its labels; `points`: names of their points.
+    `steps`: preprocessing by input ("": the only one). `constants`: values of inputs that never change, by tensor.
+    `states`: input tensor → output tensor. `samples`: data for the canary. `output`: the tensor that holds the scores.
     """
 
     models: list[Path]
@@ -34,6 +34,7 @@ class PackRequest:
     quantities: list[str] = field(default_factory=list)
     scores: Scores | None = None
     boxes: Detection | None = None
+    points: list[str] = field(default_factory=list)
     output: str = ""
     steps: dict[str, list[Step]] = field(default_factory=dict)
     constants: dict[str, list[float]] = field(default_factory=dict)

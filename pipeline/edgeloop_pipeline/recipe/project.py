@@ -16,7 +16,6 @@ import msgspec
 
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
 from edgeloop_contract.preprocessing import Tokenize, with_files
-from edgeloop_contract.tasks import Detection
 from edgeloop_pipeline.cache.code_digest import code_of, digest_of, imports_of
 from edgeloop_pipeline.cache.digests import digest, sha256
 from edgeloop_pipeline.data import original_answers, sample_cache
@@ -83,7 +82,7 @@ class Project:
             found = merged(found, self._field, field.share, field.max_repeats)
         imported = self.recipe.head.imported
         measure, boxes = (imported.measure or "", imported.boxes) if imported else ("", None)
-        task = Detection(labels=list(found.labels), **msgspec.structs.asdict(boxes)) if boxes else None
+        task = boxes.task(list(found.labels)) if boxes else None
         return replace(found, normalize=(tuple(given.mean), tuple(given.std)) if given else None, measure=measure, boxes=task)
 
     @property

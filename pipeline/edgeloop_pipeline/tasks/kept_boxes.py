@@ -6,15 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeloop_agent.box_answers import found_points
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes import Found, find_boxes, iou_matrix
+from edgeloop_contract.boxes import Found, find_boxes, iou_matrix, sigmas_of, similarity
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.tasks import Detection
+from edgeloop_contract.tasks import Detection, Keypoints
 from edgeloop_exporters.named_outputs import Output, separate
 
 __all__ = ["KeptBoxes"]
 
 OVERLAP = 0.5  # of two boxes that are the same thing
+SIMILAR = 0.75  # similarity of their points, 1 being the same places
+THERE = 0.5  # the score of a point that is rather there than not
 
 
 @dataclass(frozen=True)
@@ -40,17 +43,38 @@ class KeptBoxes:
         except DataError as error:
             raise DataError(f"imported.boxes: {error}; give the layout that the model has (docs/detection.md)") from error
 
+    def points(self, answers: Array, found: list[Found]) -> list[Array]:
+        """The points (n, points, 3) of boxes that were found, in pixels of the samples; of a task without points none."""
+        if not isinstance(self.task, Keypoints):
+            return [np.zeros((len(one.boxes), 0, 3)) for one in found]
+        parts = separate(answers, self.outputs) if self.outputs else {"": answers}
+        return [
+            found_points(self.task, {name: part[i] for name, part in parts.items()}, one, self.height, self.width)
+            for i, one in enumerate(found)
+        ]
+
     def matches(self, answers: Array, wanted: Array) -> tuple[Array, Array]:
         """By sample (N,): boxes that both have, counted in each; and all boxes of both."""
-        pairs = list(zip(self.found(answers), self.found(wanted), strict=True))
-        return np.array([2.0 * _same(a, b) for a, b in pairs]), np.array([float(len(a.boxes) + len(b.boxes)) for a, b in pairs])
+        ours, theirs = self.found(answers), self.found(wanted)
+        points = zip(self.points(answers, ours), self.points(wanted, theirs), strict=True)
+        same = [2.0 * _same(a, b, self._near(*at, b)) for a, b, at in zip(ours, theirs, points, strict=True)]
+        return np.array(same), np.array([float(len(a.boxes) + len(b.boxes)) for a, b in zip(ours, theirs, strict=True)])
+
+    def _near(self, points: Array, wanted: Array, boxes: Found) -> Array | bool:
+        """(n, m): whether the points of two boxes are at the same places, by COCO's similarity."""
+        if not isinstance(self.task, Keypoints) or not len(points) or not len(wanted):
+            return True
+        seen = np.concatenate([wanted[..., :2], wanted[..., 2:] >= THERE], -1).reshape(len(wanted), -1)
+        truth = np.concatenate([boxes.labels[:, None], boxes.boxes, seen], 1)
+        return similarity(points, truth, sigmas_of(self.task.points)) >= SIMILAR
 
 
-def _same(found: Found, wanted: Found) -> int:
+def _same(found: Found, wanted: Found, near: Array | bool) -> int:
     """How many boxes have a partner of their label that overlaps by `OVERLAP`, each partner once, the best first."""
     if not len(found.boxes) or not len(wanted.boxes):
         return 0
-    overlap = np.where(found.labels[:, None] == wanted.labels[None], iou_matrix(found.boxes, wanted.boxes), 0.0)
+    alike = (found.labels[:, None] == wanted.labels[None]) & near
+    overlap = np.where(alike, iou_matrix(found.boxes, wanted.boxes), 0.0)
     free = np.ones(len(wanted.boxes), bool)
     count = 0
     for row in overlap:
