@@ -54,7 +54,7 @@ def outputs(manifest: Manifest) -> int:
     if isinstance(task, Detection):
         return sum(math.prod(spec.shape) for spec in manifest.variants[0].outputs)
     if isinstance(task, Segmentation):
-        return len(task.labels) * task.height * task.width
+        return task.values
     return len(names_of(task)) or math.prod(manifest.variants[0].output.shape)
 
 

@@ -7,11 +7,26 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes import Placement
 from edgeloop_contract.errors import DataError
+from edgeloop_contract.tasks import Segmentation
 
-__all__ = ["BACKGROUNDS", "NOWHERE", "in_picture", "label_grid", "mask_of", "run_lengths"]
+__all__ = ["BACKGROUNDS", "NOWHERE", "in_picture", "label_grid", "logits_of", "mask_of", "run_lengths"]
 
 BACKGROUNDS = ("background", "__background__")  # labels that widely used models give what is nothing
+TINY = np.float32(1e-7)
 NOWHERE = 255  # the number of a pixel without a label: unknown truth, or outside of what the model saw
+
+
+def logits_of(task: Segmentation, scores: Array) -> Array:
+    """One sample's scores as logits (labels, height, width) float32, whichever way the model gives them."""
+    maps = 1 if task.single else len(task.labels)
+    values: Array = np.asarray(scores, np.float32)
+    if task.channels == "last":
+        values = np.moveaxis(values.reshape(task.height, task.width, maps), -1, 0)
+    values = values.reshape(maps, task.height, task.width)
+    if task.scores == "probabilities":
+        sure = np.clip(values, TINY, 1)
+        values = np.log(sure) - (np.log(np.clip(1 - values, TINY, 1)) if task.single else 0)
+    return np.concatenate([np.zeros_like(values), values]) if task.single else values
 
 
 def label_grid(scores: Array) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes import Placement
 from edgeloop_contract.drift import MAX_ANSWERS
-from edgeloop_contract.masks import in_picture, label_grid, mask_of, run_lengths
+from edgeloop_contract.masks import in_picture, label_grid, logits_of, mask_of, run_lengths
 from edgeloop_contract.tasks import Segmentation
 
 __all__ = ["Mask", "RunLengths", "found_labels", "mask_answers", "mask_feature_names", "mask_features", "scores_in"]
@@ -41,7 +41,7 @@ class Mask(msgspec.Struct, frozen=True):
 def scores_in(task: Segmentation, outputs: Mapping[str, Array]) -> Array:
     """One sample's logits (labels, height, width) of its outputs by name."""
     values = outputs[task.output] if task.output in outputs else next(iter(outputs.values()))
-    return np.asarray(values, np.float32).reshape(len(task.labels), task.height, task.width)
+    return logits_of(task, values)
 
 
 def found_labels(task: Segmentation, outputs: Mapping[str, Array], height: int, width: int) -> Array:

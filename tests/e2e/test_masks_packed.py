@@ -26,7 +26,13 @@ def segmenter(path: Path, last: str = "", aside: bool = False, metadata: dict[st
     w[1, 0] = 1 / 16
     nodes = [helper.make_node("Conv", ["image", "w", "b"], ["c"], kernel_shape=[4, 4], strides=[4, 4])]
     outputs, final = [], [3, 8, 16]
-    if last == "Transpose":
+    if last.startswith("Map"):  # of `thing` alone, about the middle of its logits
+        nodes.append(helper.make_node("Slice", ["c", "one", "two", "channel"], ["t"]))
+        nodes.append(helper.make_node("Sub", ["t", "middle"], ["m"]))
+        form = last.partition(" ")[2] or "Identity"
+        nodes.append(helper.make_node(form, ["m"], ["out"], **({"perm": [0, 2, 3, 1]} if form == "Transpose" else {})))
+        final = [8, 16, 1] if form == "Transpose" else [1, 8, 16]
+    elif last == "Transpose":
         nodes.append(helper.make_node("Transpose", ["c"], ["out"], perm=[0, 2, 3, 1]))
         final = [8, 16, 3]
     elif last == "ArgMax":
@@ -38,7 +44,11 @@ def segmenter(path: Path, last: str = "", aside: bool = False, metadata: dict[st
     if aside:
         nodes.append(helper.make_node("Neg", ["c"], ["aux"]))
         outputs.insert(0, ("aux", F, [1, 3, 8, 16]))
-    content = onnx_file(nodes, [("image", F, [1, 3, 32, 64])], outputs, w=w, b=np.array([100.0, 0.0, -50.0], np.float32))
+    more = {
+        name: np.array([value], np.float32 if name == "middle" else np.int64)
+        for name, value in (("one", 1), ("two", 2), ("channel", 1), ("middle", 100)) if last.startswith("Map")
+    }  # fmt: skip
+    content = onnx_file(nodes, [("image", F, [1, 3, 32, 64])], outputs, w=w, b=np.array([100.0, 0.0, -50.0], np.float32), **more)
     if metadata:
         import onnx
 
@@ -72,13 +82,41 @@ def test_masks_are_in_pixels_of_the_picture(aside: bool, tmp_path: Path) -> None
     np.testing.assert_array_equal(mask_of(mask["mask"]["counts"], 64, 64), picture[..., 0] > 0)
 
 
+FORMS = {
+    "labels last": ({"last": "Transpose"}, "background,thing,other", [], ("last", "logits", False)),
+    "probabilities": ({"last": "Softmax"}, "background,thing,other", [], ("first", "probabilities", False)),
+    "one map": ({"last": "Map"}, "thing", [], ("first", "logits", True)),
+    "one map of probabilities": ({"last": "Map Sigmoid"}, "thing", [], ("first", "probabilities", True)),
+    "one map, its channel last, said": ({"last": "Map Transpose"}, "thing", ["--scores", "logits"], ("last", "logits", True)),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_other_forms_give_the_same_masks(name: str, tmp_path: Path) -> None:
+    from PIL import Image
+
+    kind, labels, more, wanted = FORMS[name]
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[16:32, 8:40, 0] = 255
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    model = segmenter(tmp_path / "m.onnx", **kind)  # type: ignore[arg-type]
+    done = edgeloop_here("pack", model, "--out", tmp_path / "m.edgeloop", "--labels", labels, "--preprocess", STEPS, *more)
+    assert done.returncode == 0, done.stderr
+    with Bundle.open(tmp_path / "m.edgeloop") as bundle:
+        task = bundle.manifest.task
+    assert isinstance(task, Segmentation) and (task.channels, task.scores, task.single) == wanted
+    assert (task.height, task.width, task.background) == (8, 16, "background")
+    run = command("edgeloop-agent", "run", tmp_path / "m.edgeloop", "--source", tmp_path / "a.png", "--state", tmp_path / "s")
+    assert run.returncode == 0, run.stderr
+    (mask,) = json.loads(run.stdout)["masks"]
+    assert mask["label"] == "thing" and mask["confidence"] > 0.9
+    np.testing.assert_array_equal(mask_of(mask["mask"]["counts"], 64, 64), picture[..., 0] > 0)
+
+
 REFUSED = {
-    "labels last": ({"last": "Transpose"}, ["--labels", "a,b,c", "--task", "segmentation"], "the labels stand last"),
     "numbers": ({"last": "ArgMax"}, ["--labels", "a,b,c", "--task", "segmentation"], "export it without its argmax"),
-    "probabilities": ({"last": "Softmax"}, ["--labels", "a,b,c"], "without its last softmax"),
-    "said to be": ({}, ["--labels", "a,b,c", "--scores", "probabilities"], "masks need logits"),
     "another count": ({}, ["--labels", "a,b", "--task", "segmentation"], r"an output of \(2, height, width\) scores is needed"),
-    "no labels": ({}, ["--task", "segmentation"], "0 labels; pixels need 2 to 255"),
+    "no labels": ({}, ["--task", "segmentation"], "0 labels; pixels need 1 to 255"),
     "two outputs": ({"aside": True}, ["--labels", "a,b,c", "--task", "segmentation"], "Say --output"),
     "a pose": ({"metadata": {"task": "pose", "names": "{0: 'person'}"}}, [], "points of boxes, .* say --boxes, .* --task tensors"),
     "single things": ({"metadata": {"task": "segment", "names": "{0: 'person'}"}}, [], "masks of single things .* --task tensors"),

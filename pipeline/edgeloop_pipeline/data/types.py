@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, cast
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.tasks import Detection
+from edgeloop_contract.tasks import Detection, Segmentation
 from edgeloop_exporters.named_inputs import NamedInput
 from edgeloop_exporters.named_outputs import Output
 
@@ -114,6 +114,7 @@ class PreparedSplits:
     channels: tuple[str, ...] = ()
     measure: str = ""  # what the labels are where they are an imported model's own answers; "": the data's labels
     boxes: Detection | None = None  # the task of an imported detector
+    masks: Segmentation | None = None  # of an imported model that says a label for each pixel
     outputs: tuple[Output, ...] = ()  # where the labels are several outputs' answers, joined: (N, total)
     points: tuple[str, ...] = ()  # names of the points of a box
     inputs: tuple[NamedInput, ...] = ()  # of a model with several: a sample (total, 1) has them flattened, one behind the other

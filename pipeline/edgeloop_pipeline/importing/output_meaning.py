@@ -9,12 +9,13 @@ from typing import Literal
 
 from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_exporters.model_files.description import ModelFile, Tensor
+from edgeloop_exporters.model_files.pixel_maps import described, grid_of
 from edgeloop_exporters.token_inputs import TOKENS
 from edgeloop_pipeline.data.datasets.recordings import Recordings
 from edgeloop_pipeline.importing import detection
 from edgeloop_pipeline.importing.request import CompressRequest
 from edgeloop_pipeline.importing.texts import text_data
-from edgeloop_pipeline.recipe.settings import ImportedBoxes, Measure
+from edgeloop_pipeline.recipe.settings import ImportedBoxes, ImportedMasks, Measure
 
 __all__ = ["Answer", "answer_of"]
 
@@ -39,6 +40,7 @@ class Answer:
     labels: list[str]
     labelled: bool = False
     boxes: ImportedBoxes | None = None
+    masks: ImportedMasks | None = None
     facts: list[str] = field(default_factory=list)
     guesses: list[str] = field(default_factory=list)
 
@@ -60,6 +62,8 @@ def answer_of(
     (chosen,) = several
     shape, scores = shapes[chosen.name], math.prod(shapes[chosen.name])
     labels = request.labels or list(model.metadata.labels)
+    if _masks(answer, chosen, shape, labels, request, picture):
+        return answer
     if labels and (request.labels or not model.metadata.labels_output or model.metadata.labels_output == chosen.name):
         if len(labels) == scores > 1 and request.task != "tensors":
             answer.labels = labels
@@ -78,6 +82,27 @@ def answer_of(
         answer.measure = request.measure or _measure(answer, chosen, shape)
         answer.facts.append(f"int8 is judged by {REASONS[answer.measure]}: nobody labelled the data")
     return answer
+
+
+def _masks(
+    answer: Answer, chosen: Tensor, shape: tuple[int, ...], labels: list[str], request: CompressRequest, picture: tuple[int, ...]
+) -> bool:  # fmt: skip
+    """Whether the output says a label for each pixel of the picture; then `answer` says how."""
+    grid = grid_of(shape, len(labels), (*picture, 3)) if len(picture) == 2 else None
+    if grid is None or request.task is not None or request.measure not in (None, "agreement", "mask_iou", "signal"):
+        return False
+    scores: Literal["logits", "probabilities"] = "probabilities" if chosen.activation in ("softmax", "sigmoid") else "logits"
+    answer.masks = ImportedMasks(height=grid.height, width=grid.width, channels=grid.channels, scores=scores)
+    answer.labels = labels
+    task = answer.masks.task(labels)
+    answer.facts.append(described(task, f"{chosen.name} {list(shape)}"))
+    if chosen.activation not in ("softmax", "sigmoid", "linear"):
+        answer.guesses.append(f"{chosen.name} is taken as logits: the file does not show it (--task tensors, if it is not)")
+    measure: Measure = request.measure or ("mask_iou" if grid.single else "agreement")
+    answer.measure = measure
+    what = "the share of pixels with the same label" if measure == "agreement" else REASONS[measure]
+    answer.facts.append(f"int8 is judged by {what}: nobody labelled the data")
+    return True
 
 
 def _chosen(answer: Answer, model: ModelFile, shapes: dict[str, tuple[int, ...]], request: CompressRequest) -> list[Tensor]:

@@ -179,7 +179,7 @@ def _meaning(
     facts = [f"{count} operators of opset {found.opset}{f', written by {found.producer}' if found.producer else ''}"]
     imported = Imported(
         model=project_files.MODEL, measure=answer.measure, output=answer.outputs[0] if len(answer.outputs) == 1 else "",
-        outputs=answer.outputs if len(answer.outputs) > 1 else [], boxes=answer.boxes, layout=entry.layout,  # type: ignore[arg-type]
+        outputs=answer.outputs if len(answer.outputs) > 1 else [], boxes=answer.boxes, masks=answer.masks, layout=entry.layout,  # type: ignore[arg-type]
         shape=entry.shape,
     )  # fmt: skip
     return Meaning(

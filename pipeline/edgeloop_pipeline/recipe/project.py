@@ -83,7 +83,10 @@ class Project:
         imported = self.recipe.head.imported
         measure, boxes = (imported.measure or "", imported.boxes) if imported else ("", None)
         task = boxes.task(list(found.labels)) if boxes else None
-        return replace(found, normalize=(tuple(given.mean), tuple(given.std)) if given else None, measure=measure, boxes=task)
+        masks = imported.masks.task(list(found.labels)) if imported and imported.masks else None
+        return replace(
+            found, normalize=(tuple(given.mean), tuple(given.std)) if given else None, measure=measure, boxes=task, masks=masks
+        )
 
     @property
     def _original(self) -> list[Path]:

@@ -9,7 +9,8 @@ import msgspec
 from edgeloop_contract import cleaning
 from edgeloop_contract.boxes import Layout, has_points
 from edgeloop_contract.preprocessing import Step
-from edgeloop_contract.tasks import Detection, Keypoints
+from edgeloop_contract.tasks import Detection, Keypoints, Segmentation
+from edgeloop_exporters.model_files.pixel_maps import Grid, segmentation
 from edgeloop_exporters.named_inputs import NamedInput
 
 NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
@@ -128,6 +129,20 @@ class ImportedBoxes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return Keypoints(labels=labels, points=points, **fields) if points else Detection(labels=labels, **fields)
 
 
+class ImportedMasks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an output says a label for each pixel, as in the manifest's task; its labels are those of the data."""
+
+    height: Annotated[int, msgspec.Meta(ge=1)]
+    width: Annotated[int, msgspec.Meta(ge=1)]
+    channels: Literal["first", "last"] = "first"
+    scores: Literal["logits", "probabilities"] = "logits"
+
+    def task(self, labels: list[str]) -> Segmentation:
+        """What the bundle answers. Raises ValueError where it cannot have these labels."""
+        grid = Grid(self.height, self.width, self.channels, len(labels) == 1)
+        return segmentation(labels, grid, self.scores)
+
+
 class ImportedInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One of several inputs of an imported model: its name, type, and one sample's shape in the file, and what makes it.
 
@@ -170,6 +185,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     output: str = ""  # of several, the one that counts
     outputs: list[str] = []  # or these, of several, in this order; their scores are joined
     boxes: ImportedBoxes | None = None  # a detector's
+    masks: ImportedMasks | None = None  # of a model that says a label for each pixel, by its only output that counts
     layout: Literal["channels_first", "channels_last", "as_it_is"] = "channels_first"
     shape: list[Annotated[int, msgspec.Meta(ge=1)]] = []  # of one sample at its input, if the file leaves sizes open
     inputs: list[ImportedInput] = []  # of a file with several, in its order; its states are among them

@@ -109,8 +109,16 @@ class Tensors:
         each_sample = EACH.get(kind)
         if each_sample is None:
             raise DataError("imported.measure: missing; the task tensors needs cosine, mask_iou, signal, agreement or boxes")
-        shares = each_sample(found, truth)
+        shares = each_sample(self._maps(found), self._maps(truth))
         return lambda weights: float(weights @ shares / weights.sum())
+
+    def _maps(self, values: Array) -> Array:
+        """Of a label for each pixel, as the measures read it: labels first, and of a single map probabilities."""
+        masks = self.splits.masks
+        if masks is None:
+            return values
+        values = np.moveaxis(values, -1, 1) if masks.channels == "last" and values.ndim == 4 else values
+        return 1 / (1 + np.exp(-np.clip(values, -60, 60))) if masks.single and masks.scores == "logits" else values
 
     def shares(self, scores: Array, samples: Samples) -> Array | None:
         """Of the worst output."""
@@ -118,7 +126,7 @@ class Tensors:
         right = self._answers(wanted)
         each = (
             [
-                EACH[self.splits.measure](found.astype(np.float64), right[name].astype(np.float64))
+                EACH[self.splits.measure](self._maps(found.astype(np.float64)), self._maps(right[name].astype(np.float64)))
                 for name, found in self._answers(scores.reshape(wanted.shape)).items()
             ]
             if self.splits.measure in EACH
@@ -138,15 +146,18 @@ class Tensors:
     def reference(self, on_validation: Array) -> dict[str, Any]:
         return {}
 
-    def described(self, figures: TaskFigures) -> manifest.Tensors | manifest.Detection:
+    def described(self, figures: TaskFigures) -> manifest.Tensors | manifest.Detection | manifest.Segmentation:
         from edgeloop_contract import manifest
 
-        return self.splits.boxes or manifest.Tensors()
+        return self.splits.boxes or self.splits.masks or manifest.Tensors()
 
     def card(self, figures: TaskFigures) -> list[str]:
         if self.splits.boxes is not None:
             least = f"those with a score of {self.splits.boxes.score_threshold:g} or more"
             return [f"Answers boxes with {len(self.splits.labels)} labels, {least}."]
+        if self.splits.masks is not None:
+            names = [label for label in self.splits.masks.labels if label != self.splits.masks.background]
+            return [f"Answers masks with {len(names)} label{'s' * (len(names) != 1)}."]
         answers = {name: part.shape[1:] for name, part in self._answers(np.asarray(self.splits.train.labels)).items()}
         if len(answers) > 1:
             shown = ", ".join(f"{name} {list(shape)}" for name, shape in answers.items())
