@@ -205,6 +205,9 @@ def _measure(answer: Answer, chosen: Tensor, shape: tuple[int, ...]) -> Measure:
     one_channel = len(shape) == 2 or (len(shape) == 3 and 1 in (shape[0], shape[-1]))
     if chosen.activation == "sigmoid" and one_channel and math.prod(shape) > max(shape):
         return "mask_iou"
+    if chosen.activation == "softmax" and len(shape) == 2 and min(shape) > 1:
+        answer.guesses.append(f"{list(shape)} is taken as classes at each place, as of letters (--measure signal, if it is not)")
+        return "agreement"
     if len(shape) == 3 and 1 < shape[0] < min(shape[1:]):
         answer.guesses.append(f"{list(shape)} is taken as {shape[0]} classes a pixel (--measure signal, if it is not)")
         return "agreement"

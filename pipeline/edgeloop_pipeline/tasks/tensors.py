@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgeloop_pipeline.results.task_figures import TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
+SUMS = 1e-2  # probabilities of one place are so near to 1 in all
 INSIDE = 0.5  # a place with a larger value belongs to a mask
 TINY = 1e-12
 
@@ -184,8 +185,12 @@ def _mask_iou(found: Array, wanted: Array) -> Array:
 
 
 def _agreement(found: Array, wanted: Array) -> Array:
-    """The share of places with the same largest channel (the first axis of an answer), as of a class a pixel."""
-    return np.asarray(_rows(found.argmax(1) == wanted.argmax(1)).mean(1))
+    """The share of places with the same largest channel: the first axis of an answer, as of a class a pixel; or the last one, where
+    the values along it are probabilities, as of a letter at each place of a line.
+    """
+    last = wanted.ndim == 3 and np.abs(wanted.sum(-1) - 1).max(initial=0.0) < SUMS and np.abs(wanted.sum(1) - 1).max() >= SUMS
+    axis = -1 if last else 1
+    return np.asarray(_rows(found.argmax(axis) == wanted.argmax(axis)).mean(1))
 
 
 EACH: dict[str, Callable[[Array, Array], Array]] = {"cosine": _cosine, "mask_iou": _mask_iou, "agreement": _agreement}
