@@ -30,9 +30,7 @@ def arrays(models: Path, folder: Path, data: Any) -> dict[str, Path]:
     from imports_peers import session
 
     spectrum, embedding = (session(next(models.rglob(f"{name}.onnx"))) for name in ("melspectrogram", "embedding_model"))
-    recordings = [
-        np.asarray(values).reshape(-1, 1) for values, rate in (_read(p) for p in sorted(data.SOURCE.path().glob("*.wav")))
-    ]
+    recordings = [_read(path) for path in sorted(data.SOURCE.path().glob("*.wav"))]
     rng = np.random.default_rng(0)
     found: dict[str, list[Any]] = {"bands": [], "embeddings": []}
     for _ in range(STREAMS):
