@@ -13,16 +13,19 @@ __all__ = ["BACKGROUNDS", "NOWHERE", "in_picture", "label_grid", "logits_of", "m
 
 BACKGROUNDS = ("background", "__background__")  # labels that widely used models give what is nothing
 TINY = np.float32(1e-7)
+SURE = np.float32(30)  # the logit of the label whose number is given, the others' being 0
 NOWHERE = 255  # the number of a pixel without a label: unknown truth, or outside of what the model saw
 
 
 def logits_of(task: Segmentation, scores: Array) -> Array:
     """One sample's scores as logits (labels, height, width) float32, whichever way the model gives them."""
-    maps = 1 if task.single else len(task.labels)
+    maps = task.maps
     values: Array = np.asarray(scores, np.float32)
     if task.channels == "last":
         values = np.moveaxis(values.reshape(task.height, task.width, maps), -1, 0)
     values = values.reshape(maps, task.height, task.width)
+    if task.scores == "numbers":
+        return np.where(values == np.arange(len(task.labels))[:, None, None], SURE, np.float32(0))
     if task.scores == "probabilities":
         sure = np.clip(values, TINY, 1)
         values = np.log(sure) - (np.log(np.clip(1 - values, TINY, 1)) if task.single else 0)

@@ -114,7 +114,8 @@ class Segmentation(_Task, frozen=True, kw_only=True, tag="segmentation"):
     """A label for each pixel. Scores are (labels, height, width): a grid over the prepared sample, coarser or as fine.
 
     `background`: the label for which no mask is answered; "": each label has masks. `channels`: "last": (height, width, labels).
-    `scores`: logits, or probabilities. `single`: one map, of the second label; the first is the background, where that is not.
+    `scores`: logits, or probabilities, or one map of the labels' numbers, which say nothing of how sure they are. `single`: one
+    map, of the second label; the first is the background, where that is not.
     """
 
     labels: list[str]
@@ -122,19 +123,24 @@ class Segmentation(_Task, frozen=True, kw_only=True, tag="segmentation"):
     width: Annotated[int, msgspec.Meta(ge=1)]
     background: str = ""
     channels: Literal["first", "last"] = "first"
-    scores: Literal["logits", "probabilities"] = "logits"
+    scores: Literal["logits", "probabilities", "numbers"] = "logits"
     single: bool = False
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.labels) <= MAX_MASKS or (self.background and self.background not in self.labels):
             raise ValueError(f"a segmentation has 2 to {MAX_MASKS} labels, and its background is one of them")
-        if self.single and (len(self.labels) != 2 or self.background != self.labels[0]):
+        if self.single and (self.scores == "numbers" or len(self.labels) != 2 or self.background != self.labels[0]):
             raise ValueError("a single map is of the second of two labels, and the first is the background")
 
     @property
     def values(self) -> int:
         """Of one sample's scores."""
-        return (1 if self.single else len(self.labels)) * self.height * self.width
+        return self.maps * self.height * self.width
+
+    @property
+    def maps(self) -> int:
+        """Of one sample's scores."""
+        return 1 if self.single or self.scores == "numbers" else len(self.labels)
 
 
 Task = Classification | Multilabel | Regression | Anomaly | Tensors | Detection | Keypoints | Segmentation

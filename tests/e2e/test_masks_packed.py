@@ -85,6 +85,7 @@ def test_masks_are_in_pixels_of_the_picture(aside: bool, tmp_path: Path) -> None
 FORMS = {
     "labels last": ({"last": "Transpose"}, "background,thing,other", [], ("last", "logits", False)),
     "probabilities": ({"last": "Softmax"}, "background,thing,other", [], ("first", "probabilities", False)),
+    "numbers": ({"last": "ArgMax"}, "background,thing,other", [], ("first", "numbers", False)),
     "one map": ({"last": "Map"}, "thing", [], ("first", "logits", True)),
     "one map of probabilities": ({"last": "Map Sigmoid"}, "thing", [], ("first", "probabilities", True)),
     "one map, its channel last, said": ({"last": "Map Transpose"}, "thing", ["--scores", "logits"], ("last", "logits", True)),
@@ -114,8 +115,8 @@ def test_other_forms_give_the_same_masks(name: str, tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "numbers": ({"last": "ArgMax"}, ["--labels", "a,b,c", "--task", "segmentation"], "export it without its argmax"),
-    "another count": ({}, ["--labels", "a,b", "--task", "segmentation"], r"an output of \(2, height, width\) scores is needed"),
+    "numbers of one label": ({"last": "ArgMax"}, ["--labels", "a", "--task", "segmentation"], "or of labels' numbers, is needed"),
+    "another count": ({}, ["--labels", "a,b", "--task", "segmentation"], r"an output of \(2, height, width\) scores, or"),
     "no labels": ({}, ["--task", "segmentation"], "0 labels; pixels need 1 to 255"),
     "two outputs": ({"aside": True}, ["--labels", "a,b,c", "--task", "segmentation"], "Say --output"),
     "a pose": ({"metadata": {"task": "pose", "names": "{0: 'person'}"}}, [], "points of boxes, .* say --boxes, .* --task tensors"),

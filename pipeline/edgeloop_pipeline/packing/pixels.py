@@ -43,7 +43,7 @@ def segmentation_of(
     asked = request.task == "segmentation"
     sample = inputs[0].sample_shape
     named = with_background(labels)
-    fitting = [spec for spec in outputs if labels and grid_of(spec.shape, len(labels), sample) is not None]
+    fitting = [spec for spec in outputs if grid_of(spec.shape, len(labels), sample, _is_whole(spec)) is not None]
     chosen = [spec for spec in fitting if request.output in ("", spec.name, spec.tensor)]
     if not asked and (len(chosen) != 1 or not 2 <= len(named) <= MAX_MASKS):
         return None
@@ -55,22 +55,24 @@ def segmentation_of(
     if len(chosen) != 1:
         raise UsageError(_why_not(outputs, fitting, len(labels), sample))
     (spec,) = chosen
-    grid = grid_of(spec.shape, len(labels), sample)
+    grid = grid_of(spec.shape, len(labels), sample, _is_whole(spec))
     assert grid is not None
-    task = segmentation(labels, grid, _scores(models, spec, request, facts), spec.name if len(outputs) > 1 else "")
+    scores = "numbers" if grid.numbers else _scores(models, spec, request, facts)
+    task = segmentation(labels, grid, scores, spec.name if len(outputs) > 1 else "")
     facts.append(described(task, f"{spec.name} {spec.shape}"))
     return task
+
+
+def _is_whole(spec: TensorSpec) -> bool:
+    return spec.dtype.startswith(("int", "uint")) and spec.quantization is None
 
 
 def _why_not(outputs: Sequence[TensorSpec], fitting: Sequence[TensorSpec], labels: int, sample: Sequence[int]) -> str:
     sizes = ", ".join(f"{spec.name} {spec.shape}" for spec in outputs)
     if len(fitting) > 1:
         return f"--task segmentation: which output holds the masks? Say --output; the model gives {sizes}"
-    if any(spec.dtype.startswith(("int", "uint")) and spec.quantization is None for spec in outputs):
-        remedy = "it answers numbers of labels, and scores are needed: export it without its argmax"
-    else:
-        remedy = f"an output of ({labels}, height, width) scores is needed, no larger than the picture {list(sample[:2])}"
-    return f"--task segmentation: the model gives {sizes}; {remedy}"
+    needed = f"an output of ({labels}, height, width) scores, or of labels' numbers, is needed"
+    return f"--task segmentation: the model gives {sizes}; {needed}, no larger than the picture {list(sample[:2])}"
 
 
 def _scores(models: Sequence[ModelFile], spec: TensorSpec, request: PackRequest, facts: list[str]) -> Scores:
