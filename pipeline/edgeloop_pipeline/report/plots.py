@@ -8,6 +8,7 @@ from typing import Any
 from edgeloop_pipeline.report.summary import SummaryRow
 from edgeloop_pipeline.results.training import Epoch
 
+WIDE = 5  # times the least
 FLOAT_COLOUR, SHIPPED_COLOUR, GRID = "#8a8f98", "#0b7a75", "#d8dbe0"
 
 
@@ -58,16 +59,26 @@ def tradeoff(rows: list[SummaryRow], metric: str) -> str:
             if chosen:
                 one.scatter(*zip(*chosen, strict=True), color=colour, marker=marker, s=44, label=label, zorder=2)
         _label(one, drawn)
-        one.set_xscale("log")
-        one.xaxis.set_minor_formatter("{x:.0f}")
-        one.xaxis.set_major_formatter("{x:.0f}")
-        one.tick_params(axis="x", which="minor", labelsize=8)
+        _by_factors(one, "{x:.0f}")
         one.set_xlabel(unit)
     axes[0].set_ylabel(f"test {metric}, %")
     if aside:
         axes[1].set_title("; ".join(aside), fontsize=8, color=FLOAT_COLOUR, loc="right")
     axes[0].legend(loc="lower right", frameon=False, fontsize=8)
     return _svg(figure)
+
+
+def _by_factors(axes: Any, written: str) -> None:
+    """A logarithmic x axis. Over a wide range few of its numbers are written: they would stand on each other."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    if high > WIDE * low:
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    axes.xaxis.set_major_formatter(written)
+    axes.xaxis.set_minor_formatter(written)
+    axes.tick_params(axis="x", which="minor", labelsize=8)
 
 
 def _label(axes: Any, drawn: list[tuple[SummaryRow, float, float]]) -> None:
@@ -138,11 +149,8 @@ def pareto(points: list[tuple[int, float, float, float, bool]], metric: str) -> 
             if best:
                 place = (costs[column - 2] / scale, 100 * accuracy)
                 one.annotate(str(number), place, xytext=(4, 5), textcoords="offset points", fontsize=8, color=SHIPPED_COLOUR)
-        one.set_xscale("log")
+        _by_factors(one, "{x:.3g}")
         one.set_xlabel(unit)
-        one.xaxis.set_major_formatter("{x:.3g}")
-        one.xaxis.set_minor_formatter("{x:.3g}")
-        one.tick_params(axis="x", which="minor", labelsize=8)
     axes[0].set_ylabel(f"validation {metric}, %")
     axes[0].legend(loc="lower right", frameon=False, fontsize=8)
     return _svg(figure)
