@@ -93,6 +93,7 @@ EDITS: dict[str, tuple[str, Edit, list[str]]] = {
         "edgeloop_agent.runtimes.onnx", body,
         ["budget", "quantize", "export", "verify", "profile", "split", "cascade"],
     ),
+    "a device's settings": ("edgeloop_agent.config.settings", body, []),
     "floors": ("edgeloop_pipeline.stages.floors", body, ["verify"]),
     "drift references": ("edgeloop_pipeline.drift.calibration", body, ["verify"]),
     "the bundle's writer": ("edgeloop_contract.archive", body, ["budget", "quantize", "profile", "split", "cascade", "package"]),
@@ -122,6 +123,13 @@ def test_an_edit_re_runs_what_it_changes_and_nothing_else(what: str, monkeypatch
     monkeypatch.setattr(code_digest, "_read", lambda file: after_edit if file == path else read(file))
     after = code_of_stages()
     assert [name for name in ALL if before[name] != after[name]] == expected
+
+
+def test_readers_of_sources_bring_no_settings_of_devices() -> None:
+    """Else a new setting of the agent would train every network again."""
+    code = code_digest.code_of("edgeloop_pipeline.data.datasets.recordings")
+    assert "edgeloop_agent.sources.readers" in code
+    assert not [name for name in code if name.startswith(("edgeloop_agent.config", "edgeloop_agent.addresses"))]
 
 
 def test_field_data_and_large_folders(tiny: Path) -> None:
@@ -200,9 +208,12 @@ def test_all_code_that_runs_in_a_stage_is_in_its_key(
 
     def watched(planned: runner.PlannedStage, inputs: Any, out: Path) -> Any:
         ran: set[CodeType] = set()
+        own = threading.local()  # how many files the thread is importing, one in another: what runs then is not a stage's work
 
         def hook(frame: Any, event: str, _: object) -> None:
-            if event == "call":
+            if frame.f_code.co_name == "<module>":
+                own.imports = getattr(own, "imports", 0) + {"call": 1, "return": -1}.get(event, 0)
+            elif event == "call" and not getattr(own, "imports", 0):
                 ran.add(frame.f_code)
 
         threading.setprofile(hook)
@@ -213,7 +224,7 @@ def test_all_code_that_runs_in_a_stage_is_in_its_key(
             sys.setprofile(None)
             threading.setprofile(None)
             named = {part.removeprefix("code ") for part in planned.parts if part.startswith("code ")}
-            # A file's and a class's own body run when they are imported first: they are not a stage's work.
+            # A class's own body is not a stage's work either.
             functions = {code for code in ran if code.co_flags & inspect.CO_OPTIMIZED}
             modules = {module for code in functions if (module := module_of(code.co_filename))}
             allowed = {module for module, stages in ALLOWED.items() if planned.name in stages}

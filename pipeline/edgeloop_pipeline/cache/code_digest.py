@@ -17,12 +17,12 @@ from pathlib import Path
 
 OURS = "edgeloop_"
 UNPARSED = (SyntaxError, ValueError, RecursionError, MemoryError)  # no Python, or nested too deeply for its parser
-# Errors, files, the stage cache, the operating system; the recipe, whose values are in the key one by one; and the structs of
-# results, which do not decide how a figure is computed.
+# Errors, files, the stage cache, the operating system; the recipe, whose values are in the key one by one; the structs of
+# results, which do not decide how a figure is computed; and a device's settings, which the readers of its sources bring along.
 NEUTRAL = (
     "edgeloop_contract.errors", "edgeloop_contract.files", "edgeloop_contract.settings", "edgeloop_contract.unknown_names",
-    "edgeloop_agent.hardware", "edgeloop_pipeline.cache", "edgeloop_pipeline.recipe", "edgeloop_pipeline.run",
-    "edgeloop_pipeline.system", "edgeloop_pipeline.results", "edgeloop_pipeline.training.tracking",
+    "edgeloop_agent.config", "edgeloop_agent.hardware", "edgeloop_pipeline.cache", "edgeloop_pipeline.recipe",
+    "edgeloop_pipeline.run", "edgeloop_pipeline.system", "edgeloop_pipeline.results", "edgeloop_pipeline.training.tracking",
 )  # fmt: skip
 
 
