@@ -116,7 +116,7 @@ class Devices(Controller):
         if poll.target is None or (poll.target and reads < SCHEMA):
             offer, version = await asyncio.to_thread(_offer, state.hub, poll.device, reads)
         else:
-            offer, version = Assignment(target=poll.target), poll.targets_version
+            offer, version = Assignment(target=poll.target, until=poll.until), poll.targets_version
         wanted, others = _short_digest(offer.recordings), _short_digest(offer.others)
         job, signed = offer.job.id if offer.job else "", _short_digest([offer.signed_job] if offer.signed_job else [])
         etag = f'"{version}-{offer.target}-{offer.needs_upgrade}-{job}-{wanted}{others}-{offer.until:.0f}{signed}"'

@@ -8,13 +8,13 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, false, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, false, func, insert, literal, or_, select, update
 
 from edgeloop_contract.device_groups import GroupRequest
 from edgeloop_contract.errors import UsageError
@@ -43,7 +43,7 @@ class Group:
 
     def closes_at(self, now: float) -> float | None:
         """None too where its windows cannot be read: its devices wait until they are mended."""
-        return None if self.problem else windows.closes_at([windows.parse(text) for text in self.windows], self.zone, now)
+        return None if self.problem else windows.closes_in_minute(self.windows, self.time_zone, int(now // 60))
 
     def opens_at(self, now: float) -> float | None:
         return None if self.problem else windows.opens_at([windows.parse(text) for text in self.windows], self.zone, now)
@@ -79,8 +79,13 @@ class Group:
 
 def listed(connection: Connection) -> list[Group]:
     """All, by name."""
-    rows = connection.execute(select(device_groups).order_by(g.name))
-    return [Group(r.name, r.tags, r.channel, tuple(json.loads(r.windows)), r.time_zone, r.who, r.at) for r in rows]
+    return [_group(*row) for row in connection.execute(select(device_groups).order_by(g.name))]
+
+
+@functools.lru_cache(2 * MAX_GROUPS)
+def _group(name: str, tags: str, channel: str, texts: str, time_zone: str, who: str, at: float) -> Group:
+    """By all that its row says: equal rows are one group, whose rule is parsed once."""
+    return Group(name, tags, channel, tuple(json.loads(texts)), time_zone, who, at)
 
 
 def find(connection: Connection, name: str) -> Group:
@@ -190,7 +195,22 @@ def of_device(connection: Connection, device: str) -> list[Group]:
         return []
     tags = set(connection.execute(select(device_tags.c.tag).where(device_tags.c.device == device)).scalars())
     named = set(connection.execute(select(group_devices.c.name).where(group_devices.c.device == device)).scalars())
+    return chosen(groups, named, tags)
+
+
+def chosen(groups: Sequence[Group], named: Collection[str], tags: Collection[str]) -> list[Group]:
+    """Those that a device with these tags is in; `named`: the groups that name it."""
     return [one for one in groups if one.name in named or (one.rule and expression.matches(one.rule, tags))]
+
+
+# Of a device of `devices`: its tags, and the groups that name it, with spaces between; nothing where there are no groups.
+TAGS = select(func.aggregate_strings(device_tags.c.tag, " ")).where(device_tags.c.device == devices.c.name).correlate(devices)
+NAMED = select(func.aggregate_strings(group_devices.c.name, " ")).where(group_devices.c.device == devices.c.name).correlate(devices)
+HAS_GROUPS = exists().select_from(device_groups)
+OF_A_DEVICE = (
+    HAS_GROUPS.label("has_groups"),
+    case((HAS_GROUPS, TAGS.scalar_subquery())).label("tags"), case((HAS_GROUPS, NAMED.scalar_subquery())).label("named"),
+)  # fmt: skip
 
 
 def with_windows(groups: Sequence[Group]) -> Group | None:
