@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, event, func, insert, select
 
 from commands import HERE
 from edgeloop_contract.messages import DriftReport, Moments, Report
@@ -126,6 +126,31 @@ def test_hours_become_days_and_days_go(hub: Parts) -> None:
     roll_up.roll_up(hub.hub.database, replaced(settings, 7 * DAY, 14 * DAY), 60)
     oldest = hub.value(func.min(device_history.c.begins), device_history.c.span == 86400)
     assert time.time() - 16 * DAY <= oldest
+
+
+def test_devices_with_nothing_to_sum_are_looked_at_some_hundred_at_a_time(hub: Parts) -> None:
+    """At the turn of each hour every device is looked at. One that has something to sum is found among all others."""
+    rows = [
+        {"device": f"d-{i:04}", "key": f"{i:04}-{hours:04}", "at": time.time() - hours * HOUR, "sha256": OLD, "body": beat_text()}
+        for i in range(900) for hours in ((0, 50, 51) if i == 850 else (0,))
+    ]  # fmt: skip
+    with hub.hub.database.writing() as database:
+        database.execute(insert(heartbeats), rows)
+        database.execute(insert(heartbeats).values(device="silent", key="old-0001", at=1e9, sha256=OLD, body=beat_text()))
+    asked: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        asked.append(statement)
+
+    event.listen(hub.hub.database.engine, "before_cursor_execute", note)
+    progress = roll_up.roll_up(hub.hub.database, hub.hub.settings, 60)
+    event.remove(hub.hub.database.engine, "before_cursor_execute", note)
+    assert progress == (2, 0.0) and len(asked) < 40
+    assert raw(hub) == 901  # the newest of each stays, however old
+
+
+def beat_text() -> str:
+    return msgspec.json.encode(beat(answered=10)).decode()
 
 
 def replaced(settings: Settings, history_seconds: float, day_seconds: float) -> Settings:

@@ -115,6 +115,6 @@ def _inside(connection: Connection, rollout: Rollout, query: Select[Any]) -> Ite
     has = [_has(connection, label).label(f"has_{number}") for number, label in enumerate(labels)]
     elsewhere = and_(device_pins.c.device == s.device, device_pins.c.target != rollout.target)
     free = query.where(~select(device_pins.c.device).where(elsewhere).exists())
-    for row in read_in_parts(connection, free.add_columns(*has), s.device, CHUNK):
+    for row in read_in_parts(connection, free.add_columns(*has), [s.device], CHUNK):
         if rollout.cohort_has(row.device, [label for number, label in enumerate(labels) if row._mapping[f"has_{number}"]]):
             yield row

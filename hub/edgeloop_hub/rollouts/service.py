@@ -20,7 +20,7 @@ from edgeloop_contract.rollout import RolloutPlan, RolloutState
 from edgeloop_hub import event_log
 from edgeloop_hub.auth.accounts import checked_name
 from edgeloop_hub.groups import store
-from edgeloop_hub.rollouts import evidence, gate_views, rollout_store
+from edgeloop_hub.rollouts import cohort, evidence, gate_views, rollout_store
 from edgeloop_hub.rollouts.device_evidence import ByDevice
 from edgeloop_hub.rollouts.gates import Finding, judge
 from edgeloop_hub.rollouts.looks import Moment
@@ -117,7 +117,7 @@ def assess(connection: Connection, rollout: Rollout, may_look: bool = True) -> A
 
     Without `may_look` gates stand as their last looks left them: nothing is tested, and nothing is spent.
     """
-    inside, outside, need_upgrade = evidence.members(connection, rollout)
+    inside, outside, need_upgrade = cohort.members(connection, rollout)
     names = {d.name for d in inside}
     failed = evidence.failures(connection, rollout, names)
     began = connection.execute(select(rollouts.c.began).where(rollouts.c.id == rollout.id)).scalar_one()

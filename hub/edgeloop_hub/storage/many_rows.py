@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Column, Connection, LargeBinary, Row, Select, Table, TextClause, Update, bindparam, text, update
+from sqlalchemy import Column, Connection, LargeBinary, Row, Select, Table, TextClause, Update, bindparam, text, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 POSTGRESQL: Any = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -86,18 +86,19 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str,
     return {tuple(row) for row in connection.execute(_insert(table, connection.dialect.name), rows)}
 
 
-def read_in_parts(connection: Connection, query: Select[Any], by: Column[Any], size: int) -> Iterator[Row[Any]]:
-    """Rows in the order of `by`, a unique one of the query's columns, `size` at a time.
+def read_in_parts(connection: Connection, query: Select[Any], by: Sequence[Column[Any]], size: int) -> Iterator[Row[Any]]:
+    """Rows in the order of `by`, some of the query's columns that are unique together, `size` at a time.
 
     Without a cursor of the database: PostgreSQL has those in transactions alone, and reads take none.
     """
     part = query
     while True:
-        rows = connection.execute(part.order_by(None).order_by(by).limit(size)).all()
+        rows = connection.execute(part.order_by(None).order_by(*by).limit(size)).all()
         yield from rows
         if len(rows) < size:
             return
-        part = query.where(by > rows[-1]._mapping[by])
+        last = rows[-1]._mapping
+        part = query.where(tuple_(*by) > tuple_(*(last[column] for column in by)))
 
 
 @lru_cache(64)
