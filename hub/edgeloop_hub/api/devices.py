@@ -102,7 +102,7 @@ class Devices(Controller):
                 raise ClientException("this hub has no keys yet; run edgeloop keys init on the workstation")
             enrolled = accounts.enrol(database, data, root.body)
             if enrolled is not None:
-                store.apply_channels(database, data.device)
+                store.apply(database, data.device)
                 event_log.record(database, "enrolled", data.device)
         if enrolled is None:
             raise NotAuthorizedException(WRONG_TOKEN)

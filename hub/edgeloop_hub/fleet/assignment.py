@@ -20,7 +20,7 @@ from edgeloop_hub.rollouts import rollout_store
 from edgeloop_hub.rollouts.policy import OPEN, Rollout, assigned
 from edgeloop_hub.samples import labelling
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.storage.fleet_tables import device_pins
+from edgeloop_hub.storage.fleet_tables import device_group_pins, device_pins
 from edgeloop_hub.storage.job_tables import signed_job_devices
 from edgeloop_hub.storage.schema import bundles, device_bundles, devices, jobs, recordings, released, rollouts, signed
 from edgeloop_hub.updates.registry import schema_of
@@ -91,7 +91,7 @@ class Poll(NamedTuple):
 
 
 _ROLLOUT = (rollouts.c.plan, rollouts.c.state, rollouts.c.step, rollouts.c.step_began)
-_OPEN, _BUNDLES = rollouts.alias(), bundles.alias()
+_OPEN, _BUNDLES, _PINNED = rollouts.alias(), bundles.alias(), bundles.alias()
 _NEWEST_OPEN = (
     select(func.max(_OPEN.c.id))
     .where(_OPEN.c.state.in_(OPEN), _OPEN.c.channel == devices.c.channel, _OPEN.c.model == devices.c.model)
@@ -111,7 +111,8 @@ _POLLS = (
         ).label("special"),
         *store.OF_A_DEVICE,
         released.c.target.label("released"), rollouts.c.id.label("rollout"), rollouts.c.target, *_ROLLOUT,
-        bundles.c.sha256.label("target_sha256"),
+        bundles.c.sha256.label("target_sha256"), device_group_pins.c.target.label("pin"),
+        _PINNED.c.withdrawn.label("pin_withdrawn"),
     )
     .select_from(devices)
     .outerjoin(
@@ -120,6 +121,11 @@ _POLLS = (
             released.c.channel == devices.c.channel, released.c.model == devices.c.model, released.c.target.in_(_NOT_WITHDRAWN),
         ),
     )
+    .outerjoin(
+        device_group_pins,
+        and_(device_group_pins.c.device == devices.c.name, device_group_pins.c.model == devices.c.model),
+    )
+    .outerjoin(_PINNED, _PINNED.c.target == device_group_pins.c.target)
     .outerjoin(rollouts, rollouts.c.id == _NEWEST_OPEN)
     .outerjoin(bundles, and_(bundles.c.target == rollouts.c.target, bundles.c.withdrawn.is_(None)))
     .where(devices.c.credential.in_(bindparam("digests", expanding=True)), devices.c.revoked.is_(None))
@@ -146,7 +152,9 @@ def _poll(row: Row[Any], every: Sequence[store.Group], now: float) -> Poll | Non
 
 
 def _offer(device: EnrolledDevice, row: Row[Any]) -> Offered | None:
-    """As `_offer_for` of a device without a pin. None: the newest rollout cannot be read, or was withdrawn."""
+    """As `_offer_for` of a device without a pin of its own. None: the newest rollout cannot be read, or was withdrawn."""
+    if row.pin is not None:
+        return Offered(row.pin if row.pin_withdrawn is None else "")
     if row.rollout is None:
         return Offered(row.released or "")
     try:

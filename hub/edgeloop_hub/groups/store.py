@@ -21,7 +21,15 @@ from edgeloop_contract.errors import UsageError
 from edgeloop_hub import event_log
 from edgeloop_hub.auth.accounts import checked_name
 from edgeloop_hub.groups import expression, windows
-from edgeloop_hub.storage.fleet_tables import device_channels, device_groups, device_states, device_tags, group_devices
+from edgeloop_hub.storage.fleet_tables import (
+    device_channels,
+    device_group_pins,
+    device_groups,
+    device_states,
+    device_tags,
+    group_devices,
+    group_pins,
+)
 from edgeloop_hub.storage.schema import devices
 
 MARK = "group:"  # before a group's name it is a label of a rollout's steps, which no enrolment can give
@@ -124,7 +132,7 @@ def save(connection: Connection, name: str, asked: GroupRequest, who: str) -> No
     connection.execute(delete(group_devices).where(group_devices.c.name == name))
     if asked.devices:
         connection.execute(insert(group_devices), [{"name": name, "device": device} for device in dict.fromkeys(asked.devices)])
-    apply_channels(connection)
+    apply(connection)
     event_log.record(connection, "group changed", f"{name} by {who}: {words(asked)}"[:500])
 
 
@@ -133,7 +141,8 @@ def remove(connection: Connection, name: str, who: str) -> None:
     find(connection, name)
     connection.execute(delete(device_groups).where(g.name == name))
     connection.execute(delete(group_devices).where(group_devices.c.name == name))
-    apply_channels(connection)
+    connection.execute(delete(group_pins).where(group_pins.c.name == name))
+    apply(connection)
     event_log.record(connection, "group deleted", f"{name} by {who}")
 
 
@@ -148,13 +157,19 @@ def set_channel(connection: Connection, device: str, channel: str, who: str) -> 
     if channel:
         values = {"channel": checked_name(channel, "channel"), "who": who[:63], "at": time.time()}
         connection.execute(insert(device_channels).values(device=device, **values))
-    apply_channels(connection, device)
+    _apply_channels(connection, device)
     now = str(connection.execute(select(devices.c.channel).where(devices.c.name == device)).scalar_one())
     event_log.record(connection, "channel changed", f"{device} by {who}: {now}")
     return now
 
 
-def apply_channels(connection: Connection, device: str | None = None) -> None:
+def apply(connection: Connection, device: str | None = None) -> None:
+    """Groups or tags changed: bring each device's channel and its groups' pins up to date, or those of this one."""
+    _apply_channels(connection, device)
+    _apply_pins(connection, device)
+
+
+def _apply_channels(connection: Connection, device: str | None = None) -> None:
     """Bring each device's channel up to date: its own, else the first group's that has one, else `stable`.
 
     While the tags of a group with a channel cannot be read, a device that no other group has keeps the channel that it has.
@@ -169,6 +184,31 @@ def apply_channels(connection: Connection, device: str | None = None) -> None:
         wanted = func.coalesce(own, usual)
         changed = update(table).where(table.c.channel != wanted).values(channel=wanted)
         connection.execute(changed.where(name == device) if device is not None else changed)
+
+
+def _apply_pins(connection: Connection, device: str | None) -> None:
+    """Of each model a device has the pin of the first group, by name, that pins one.
+
+    While the tags of a group cannot be read, those that it pins stay pinned.
+    """
+    groups, p = {group.name: group for group in listed(connection)}, device_group_pins.c
+    unread = [group.name for group in groups.values() if group.tags and not group.rule]
+    doomed = delete(device_group_pins).where(p.name.not_in(unread))
+    connection.execute(doomed.where(p.device == device) if device is not None else doomed)
+    by_model: dict[str, list[Any]] = {}
+    for row in connection.execute(select(group_pins).order_by(group_pins.c.name)):
+        if row.name in groups and row.name not in unread:
+            by_model.setdefault(row.model, []).append(row)
+    for model, rows in by_model.items():
+        has = [condition(groups[row.name], devices.c.name) for row in rows]
+        stays = select(p.device).where(p.device == devices.c.name, p.model == model).exists()
+        target, name = (
+            case(*((one, literal(row._mapping[column])) for one, row in zip(has, rows, strict=True)))
+            for column in ("target", "name")
+        )
+        wanted = select(devices.c.name, literal(model), target, name).where(or_(*has), ~stays)
+        wanted = wanted.where(devices.c.name == device) if device is not None else wanted
+        connection.execute(insert(device_group_pins).from_select(["device", "model", "target", "name"], wanted))
 
 
 def condition(group: Group, device: Any) -> ColumnElement[bool]:

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import msgspec
 from sqlalchemy import ColumnElement, Connection, literal, select
 
+from edgeloop_hub.groups import pins
 from edgeloop_hub.groups.store import MARK, marked_condition
 from edgeloop_hub.rollouts.policy import Rollout
-from edgeloop_hub.storage.fleet_tables import device_bundles, device_pins
+from edgeloop_hub.storage.fleet_tables import device_bundles
 from edgeloop_hub.storage.many_rows import read_in_parts
-from edgeloop_hub.storage.schema import bundles, devices
+from edgeloop_hub.storage.schema import devices
 
 ROWS_AT_ONCE = 10_000
 
@@ -31,12 +32,13 @@ class Member(NamedTuple):
 class Members(NamedTuple):
     """Devices of a rollout's channel and model: those of the cohort so far, and the others.
 
-    `need_upgrade`: how many of the others are in a cohort's step, and cannot read the bundle.
+    How many of the others are in a cohort's step and cannot read the bundle (`need_upgrade`), or are pinned to another one.
     """
 
     cohort: list[Member]
     others: list[Member]
     need_upgrade: int
+    pinned: int
 
 
 def members(connection: Connection, rollout: Rollout) -> Members:
@@ -52,21 +54,21 @@ def members(connection: Connection, rollout: Rollout) -> Members:
         device_bundles, device_bundles.c.device == devices.c.name
     )
     beside = beside.where(*here, device_bundles.c.model == rollout.model, devices.c.model != rollout.model)
-    pins = select(device_pins.c.device).join(bundles, bundles.c.target == device_pins.c.target)
-    pins = pins.where(bundles.c.model == rollout.model, device_pins.c.target != rollout.target)
-    pinned = set(connection.execute(pins).scalars())
-    cohort, others, need_upgrade = list[Member](), list[Member](), 0
+    pinned = pins.elsewhere(connection, rollout.model, rollout.target)
+    cohort, others, need_upgrade, pinned_inside = list[Member](), list[Member](), 0, 0
     parts = (read_in_parts(connection, query, [devices.c.name], ROWS_AT_ONCE) for query in (rows, beside))
     found: Iterable[Any] = chain.from_iterable(parts)
     for name, labels, sha256, heartbeat, *in_marks in found:
         labels = _labels_of(labels)
         if any(in_marks):
             labels = (*labels, *compress(marks, in_marks))
-        inside = name not in pinned and rollout.cohort_has(name, labels)
+        inside = rollout.cohort_has(name, labels)
+        if inside and name in pinned:
+            inside, pinned_inside = False, pinned_inside + 1
         reads = rollout.schema == 1 or sha256 == rollout.target_sha256 or not inside or _reads(heartbeat) >= rollout.schema
         need_upgrade += inside and not reads
         (cohort if inside and reads else others).append(Member(name, labels, sha256))
-    return Members(cohort, others, need_upgrade)
+    return Members(cohort, others, need_upgrade, pinned_inside)
 
 
 @lru_cache(1024)

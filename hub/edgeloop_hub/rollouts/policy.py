@@ -70,7 +70,8 @@ def assigned(device: str, labels: Sequence[str], running_sha256: str, released: 
 class Assessment:
     """A rollout's gates, and devices: of the steps so far, of those that answered samples with the new bundle, that failed.
 
-    `need_upgrade`: devices of the steps so far whose agent cannot read the bundle. They are offered nothing, and not counted.
+    `need_upgrade`: devices of the steps so far whose agent cannot read the bundle; `pinned`: those that are pinned to another
+    one. They are offered nothing, and not counted.
     """
 
     findings: list[Finding]
@@ -78,6 +79,7 @@ class Assessment:
     reported: int
     failed: int
     need_upgrade: int = 0
+    pinned: int = 0
 
 
 def lacks_answers(plan: RolloutPlan, cohort: int, reported: int, failed: int) -> str:
