@@ -202,7 +202,8 @@ def test_what_would_help_a_weak_gate_does(new: int, old: int, hours: float) -> N
         soak = re.search(r"; a soak of (\d+) h", one.text)
         assert bool(devices or soak) == (one.found is not None and one.found < 0.5), one.text
         if devices:
-            assert found(one.gate, *(int(word.replace(",", "")) for word in devices.groups()), hours) >= 0.8
+            many, others = (int(word.replace(",", "")) for word in devices.groups())
+            assert found(one.gate, many, others, hours) >= 0.8
         if soak:
             assert found(one.gate, new, old, float(soak[1])) >= 0.8
         if "a longer soak alone would not" in one.text:
