@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,35 @@ def test_an_error_that_is_everybodys_is_not_tried_again_and_the_next_question_is
 
     first, then = asyncio.run(ask())
     assert [str(error) for error in first] == ["away"] * 3 and then == 7 and calls == [[0, 1, 2], [7]]
+
+
+def test_two_calls_at_once_and_no_question_is_left_waiting() -> None:
+    """Who comes while a call waits for the disk begins the second one; who comes at the very end of a call is served too."""
+    under_way, most_under_way, sizes = 0, 0, list[int]()
+    lock = threading.Lock()
+
+    def slow(numbers: Sequence[int]) -> list[int]:
+        nonlocal under_way, most_under_way
+        with lock:
+            under_way += 1
+            most_under_way = max(most_under_way, under_way)
+            sizes.append(len(numbers))
+        time.sleep(0.002 * (numbers[0] % 3))
+        with lock:
+            under_way -= 1
+        return list(numbers)
+
+    async def ask() -> list[int]:
+        together = Together(slow, most=8, calls=2)
+
+        async def one(number: int) -> int:
+            await asyncio.sleep(0.001 * (number % 37))
+            return await together(number)
+
+        return list(await asyncio.wait_for(asyncio.gather(*(one(number) for number in range(600))), 20))
+
+    assert asyncio.run(ask()) == list(range(600))
+    assert most_under_way == 2 and sum(sizes) == 600 and max(sizes) <= 8
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from edgeloop_hub.storage.schema import bundles
 from edgeloop_hub.updates import deltas, signing
 
 AT_ONCE = 32  # requests that one transaction serves
+REPORT_CALLS = 2  # transactions with reports of one worker, on PostgreSQL: most of one is the wait for its commit
 WRONG_TOKEN = "the token is wrong, used, or too old; make one with edgeloop-hub token enrol"
 
 
@@ -55,10 +56,10 @@ def together(hub: Hub) -> dict[str, Any]:
     def stored(came: Sequence[reports.Came]) -> list[bool]:
         return reports.store_together(hub.database, came, hub.settings)
 
-    away = (StorageError,)
+    away, calls = (StorageError,), 1 if hub.database.is_sqlite else REPORT_CALLS
     return {
         "devices": Together(known, AT_ONCE, away), "polls": Together(polled, AT_ONCE, away),
-        "reports": Together(stored, AT_ONCE, away), "known": credentials,
+        "reports": Together(stored, AT_ONCE, away, calls), "known": credentials,
     }  # fmt: skip
 
 
