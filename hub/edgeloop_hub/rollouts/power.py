@@ -192,8 +192,10 @@ class _Case:
         most = min(expected, 1e6)
         counts = np.arange(1, int(most + 10 * math.sqrt(most) + 20))
         apart = self.fleet.crashes / (2 * math.sqrt(max(rate, 1e-12)))
-        spread = math.hypot(apart, 0.5 / math.sqrt(self.hours))  # of the rates' roots
-        by_spread = self._normal(math.sqrt(worse) - math.sqrt(rate), 0.0, spread, spread) if self._by_spread else 1.0
+        chance = 0.5 / math.sqrt(self.hours)
+        # Of the rates' roots. A bundle that crashes more often does so as many times on each device: these lie further apart.
+        spreads = [math.hypot(apart * math.sqrt(each / max(rate, 1e-12)), chance) for each in (worse, rate)]
+        by_spread = self._normal(math.sqrt(worse) - math.sqrt(rate), 0.0, *spreads) if self._by_spread else 1.0
         before, share = rate * self.old * self.hours, self.new / (self.new + self.old)
         tested = betainc(counts, before + 1, share) < self.level
         tested &= counts / (self.new * self.hours) - rate > self.gates.max_crashes_per_hour
@@ -218,13 +220,22 @@ class _Case:
 
     def _normal(self, effect: float, limit: float, spread: float, old_spread: float) -> float:
         """The share of rollouts in which the difference is larger than tolerated, and its p below the level."""
-        from scipy.special import nctdtr, ndtr, ndtri, stdtrit
+        from scipy.special import ndtr, ndtri
 
+        wide = math.sqrt(spread**2 / self.new + old_spread**2 / self.old)
         if not comparison.plenty(self.new, self.old, self.level) and self._by_spread:
-            free, error = self.new + self.old - 2, max(1e-9, old_spread * math.sqrt(1 / self.new + 1 / self.old))
-            return float(min(1 - nctdtr(free, effect / error, -stdtrit(free, self.level)), ndtr((effect - limit) / error)))
+            return float(min(self._by_student(effect, spread, old_spread), ndtr((effect - limit) / max(1e-9, wide))))
         quantile = -float(ndtri(self.level))
         by_chance = old_spread * math.sqrt(1 / self.new + 1 / self.old)
         least = max(limit, quantile * by_chance)
-        wide = max(1e-9, math.sqrt(spread**2 / self.new + old_spread**2 / self.old))
-        return float(ndtr((effect - least) / wide))
+        return float(ndtr((effect - least) / max(1e-9, wide)))
+
+    def _by_student(self, effect: float, spread: float, old_spread: float) -> float:
+        """The share in which Student's t with a common variance is beyond its level, where the sides' spreads differ."""
+        from scipy.special import nctdtr, stdtrit
+
+        free = self.new + self.old - 2
+        error = max(1e-9, math.sqrt(spread**2 / self.new + old_spread**2 / self.old))
+        common = ((self.new - 1) * spread**2 + (self.old - 1) * old_spread**2) / free
+        believed = max(1e-9, math.sqrt(common * (1 / self.new + 1 / self.old)))
+        return float(1 - nctdtr(free, effect / error, -stdtrit(free, self.level) * believed / error))
