@@ -1,7 +1,8 @@
 """Old reports become sums: one row for each device, bundle and hour, and later for each day.
 
 A batch is one transaction that deletes rows and adds them to sums, so that a process that is killed loses nothing and doubles
-nothing; several at once take turns. The newest report of each device stays as it is.
+nothing; several at once take turns. The newest report of each device stays as it is. No batch waits for the disk: after a power cut
+its rows are there again, and are summed again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Row, Table, and_, bindparam, delete, insert, or_, select, tuple_
+from sqlalchemy import Connection, Row, Table, and_, delete, insert, or_, select, tuple_
 
 from edgeloop_contract.messages import DriftReport, Heartbeat
 from edgeloop_hub.history import due_rows
@@ -22,6 +23,7 @@ from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.history_tables import device_history
+from edgeloop_hub.storage.many_rows import delete_rows
 from edgeloop_hub.storage.schema import drifts, facts, heartbeats
 
 HOUR, DAY = 3600, 86400
@@ -163,7 +165,7 @@ def _hours(database: Database, due: Sequence[Due]) -> int:
         _add_beat(more, row)
     for row in drifted:
         _add_drift(more, row)
-    with database.writing() as connection:
+    with database.writing(durable=False) as connection:
         if _are_mine(connection, heartbeats, beats) and _are_mine(connection, drifts, drifted):
             _add_kept(connection, more)
         else:
@@ -190,10 +192,7 @@ def _old_rows(connection: Connection, table: Table, until: Mapping[str, float]) 
 
 def _are_mine(connection: Connection, table: Table, rows: list[Row[Any]]) -> bool:
     """Delete these reports. False: another tick has summed some of them."""
-    if not rows:
-        return True
-    one = delete(table).where(table.c.device == bindparam("of_device"), table.c.key == bindparam("of_key"))
-    return connection.execute(one, [{"of_device": row.device, "of_key": row.key} for row in rows]).rowcount == len(rows)
+    return delete_rows(connection, table, [{"device": row.device, "key": row.key} for row in rows]) == len(rows)
 
 
 def _add_beat(sums: _Sums, row: Row[Any]) -> None:
@@ -242,7 +241,7 @@ def _days(database: Database, names: list[str], cutoff: float, before: float) ->
     if not hours and not days:
         return 0
     more = _Sums(DAY)
-    with database.writing() as connection:
+    with database.writing(durable=False) as connection:
         if days:
             connection.execute(delete(device_history).where(tuple_(*columns).in_(days)))
         if hours:
