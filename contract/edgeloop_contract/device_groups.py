@@ -24,7 +24,10 @@ class GroupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GroupStatus(msgspec.Struct, frozen=True):
-    """A group as it stands. `devices`: how many are in it. `open`: whether its devices are offered updates now."""
+    """A group as it stands. `devices`: how many are in it. `open`: whether its devices are offered updates now.
+
+    `pins`: the bundle that its devices stay with, by model.
+    """
 
     name: str
     tags: str
@@ -34,6 +37,7 @@ class GroupStatus(msgspec.Struct, frozen=True):
     time_zone: str
     devices: int
     open: bool
+    pins: dict[str, str] = {}
 
 
 class ChannelRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

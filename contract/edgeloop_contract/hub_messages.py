@@ -278,7 +278,7 @@ class RolloutSummary(_Answer, frozen=True):
 
 class RolloutStatus(_Answer, frozen=True):
     """A rollout with its gates as they stand. `cohort`, `reported`, `failed`: devices; `need_upgrade`: whose agent
-    cannot read the bundle, and which are offered nothing."""
+    cannot read the bundle; `pinned`: to another bundle. The last two are offered nothing, and are not in the cohort."""
 
     id: int
     target: str
@@ -296,4 +296,5 @@ class RolloutStatus(_Answer, frozen=True):
     reported: int = 0
     failed: int = 0
     need_upgrade: int = 0
+    pinned: int = 0
     gates: list[GateStatus] = []

@@ -46,11 +46,12 @@ def set_group(
 @click.pass_context
 def list_groups(context: click.Context) -> None:
     """List groups, with how many devices are in each."""
-    from edgeloop_hub.groups import store
+    from edgeloop_hub.groups import pins, store
 
     with existing_hub(context).database.reading() as database:
         for one in store.listed(database):
-            more = (f", channel {one.channel}" if one.channel else "") + f"; {store.state_words(one, time.time())}"
+            more = "".join(f", pinned to {pin.target}" for pin in pins.listed(database, one.name))
+            more += (f", channel {one.channel}" if one.channel else "") + f"; {store.state_words(one, time.time())}"
             who = one.tags or ", ".join(store.named_devices(database, one.name)[:5])
             click.echo(f"{one.name:20}  {store.count(database, one)} devices ({who}){more}")
 
@@ -67,6 +68,28 @@ def show(context: click.Context, name: str) -> None:
         while names := store.members(database, found, after):
             click.echo("\n".join(names))
             after = names[-1]
+
+
+@group.command("pin", epilog=EXIT_CODES)
+@click.argument("name")
+@click.argument("target")
+@click.option("--end", is_flag=True, help="End the pin to TARGET, or of the model TARGET.")
+@click.pass_context
+def pin_group(context: click.Context, name: str, target: str, end: bool) -> None:
+    """Offer the group's devices the bundle TARGET and no other, whatever is rolled out; a pin for each model."""
+    from edgeloop_hub.auth import audit
+    from edgeloop_hub.cli_people import operator
+    from edgeloop_hub.groups import pins
+
+    with existing_hub(context).database.writing() as database:
+        if end:
+            model = next((pin.model for pin in pins.listed(database, name) if pin.target == target), target)
+            target = pins.unpin(database, name, model, COMMAND)
+        else:
+            model = pins.pin(database, name, target, COMMAND)
+        audit.append(database, operator(), "group unpin" if end else "group pin", name, target)
+    said = f"its devices of {model} follow rollouts again" if end else f"its devices of {model} are pinned to {target}"
+    click.echo(f"{name}: {said}")
 
 
 @group.command("delete", epilog=EXIT_CODES)

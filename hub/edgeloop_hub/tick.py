@@ -30,7 +30,8 @@ from edgeloop_hub.updates import signing, uploads
 
 LOG = logging.getLogger("edgeloop_hub")
 CLEAN_UP_SECONDS = 10.0  # of one tick; a backlog is deleted over several
-ROLL_UP_SECONDS = 5.0  # of one tick, that old reports are summed
+ROLL_UP_SECONDS = 2.0  # of one tick, that old reports are summed, and
+BACKLOG_SECONDS = 5.0  # where the last hour was not done when the next one came
 BEHIND_SECONDS = 2 * 86400.0  # of which a tick complains; the first days after an upgrade have a month to sum
 SEND_SECONDS = 20.0  # that a tick by cron waits for alerts to be sent, and
 SERVICE_SEND_SECONDS = 2.0  # a service, which sends beside its next tick
@@ -148,7 +149,7 @@ def _advance(database: Database, number: int, blobs: Blobs, signer: CryptoSigner
 def _roll_up(database: Database, settings: Settings, outcome: TickOutcome) -> None:
     with database.reading() as connection:
         needed = evidence.unsummed_since(connection)
-    done = roll_up.roll_up(database, settings, ROLL_UP_SECONDS, needed)
+    done = roll_up.roll_up(database, settings, ROLL_UP_SECONDS, needed, BACKLOG_SECONDS)
     if done.rows:
         outcome.actions.append(f"history: {done.rows} old rows became sums")
     if done.behind > BEHIND_SECONDS:

@@ -13,12 +13,13 @@ import pytest
 from securesystemslib.signer import CryptoSigner
 
 from edgeloop_agent.config import Jobs
+from edgeloop_agent.updates.cycle import UpdateCycle
 from edgeloop_agent.updates.journal import Slot
 from edgeloop_agent.updates.origins import FolderOrigin
 from edgeloop_agent.updates.signed_jobs import FILE, SignedJobs, redacted
 from edgeloop_agent.updates.trust import TrustError
 from edgeloop_contract.errors import DataError, NetworkError, StorageError
-from edgeloop_contract.messages import JobResult, Report
+from edgeloop_contract.messages import Job, JobResult, Report
 from edgeloop_contract.signed_jobs import MAX_LINE, MAX_LINES, JobOrder, JobSignature, SignedJob, signed_bytes
 from update_bench import Bench
 
@@ -220,3 +221,44 @@ def test_lines_leave_without_secrets_and_bounded() -> None:
     assert redacted(["2026-11-30 info ready seconds=3 file=a.csv"]) == ["2026-11-30 info ready seconds=3 file=a.csv"]
     many = redacted(["x" * 5000] * 500)
     assert len(many) == MAX_LINES and all(len(line) == MAX_LINE for line in many)
+
+
+@dataclass
+class WholeHub(FakeHub):
+    """With the bundles of the folder too."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.origin, name)
+
+
+def test_an_unsigned_measurement_stays_within_the_devices_own_bounds(tmp_path: Path) -> None:
+    """A hub that was taken over asks for a year at any heat, again and again."""
+    bench, hub, asked = Bench(tmp_path), WholeHub(FolderOrigin(tmp_path / "stick")), list[Job]()
+    target = bench.offer(2)
+    bench.repository.publish()
+
+    def measure(path: Path, job: Job) -> JobResult:
+        assert path.stat().st_size
+        asked.append(job)
+        return JobResult(id=job.id, measured={"p50": 1})
+
+    def told(number: int, settings: Jobs, target: str = target) -> str:
+        cycle = UpdateCycle(
+            bench.config, bench.folder, bench.running(), lambda _: None, measure, lambda: bench.now(), jobs=settings
+        )
+        return cycle.measured(hub, Job(id=f"job-{number}", target=target, max_seconds=3e7, max_celsius=9e3))  # type: ignore[arg-type]
+
+    assert told(1, Jobs()) == "job job-1: measured"
+    assert [(job.max_seconds, job.max_celsius) for job in asked] == [(120.0, 70.0)]
+    assert "not among the signed targets" in told(2, Jobs(), "another.edgeloop")
+    for number in range(3, 7):
+        told(number, Jobs())
+    assert "waits: 6 jobs were taken in this hour" in told(7, Jobs()) and len(asked) == 5
+    late = time.time() + 3700
+    bench.now = lambda: late
+    assert told(7, Jobs()) == "job job-7: measured"
+    assert "by signed jobs alone" in told(8, Jobs(unsigned_bench=False)) and len(asked) == 6
+    assert hub.reports[-1].job is not None and "jobs.unsigned_bench" in hub.reports[-1].job.refused
+    (bench.folder.path / FILE).write_text("{")
+    with pytest.raises(StorageError, match="no job is taken"):
+        told(9, Jobs())

@@ -17,7 +17,7 @@ from edgeloop_contract.rollout import RolloutPlan, Step, parse_steps
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.fleet import assignment, marks
 from edgeloop_hub.groups import store
-from edgeloop_hub.rollouts import evidence, rollout_store, service
+from edgeloop_hub.rollouts import cohort, rollout_store, service
 from edgeloop_hub.storage.fleet_tables import device_groups
 from edgeloop_hub.storage.schema import bundles, device_bundles, devices, released
 from hub_parts import NEW, Parts, parts
@@ -85,7 +85,7 @@ def test_offers_come_in_the_window_alone_or_with_words(tmp_path: Path) -> None:
     assert offered(found, "other", night) == ("", 0.0)  # not of the first step
     with found.hub.database.reading() as database:
         rollout = rollout_store.find(database, number)
-        assert [d.name for d in evidence.members(database, rollout).cohort] == ["one"]
+        assert [d.name for d in cohort.members(database, rollout).cohort] == ["one"]
         one = EnrolledDevice("one", [], "stable", "m", "a" * 64)
         assert assignment.may_fetch(database, one, "new.edgeloop")  # a download that began may end
     with found.hub.database.writing() as database:

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, event, func, insert, select
 
 from commands import HERE
 from edgeloop_contract.messages import DriftReport, Moments, Report
@@ -128,6 +128,31 @@ def test_hours_become_days_and_days_go(hub: Parts) -> None:
     assert time.time() - 16 * DAY <= oldest
 
 
+def test_devices_with_nothing_to_sum_are_looked_at_some_hundred_at_a_time(hub: Parts) -> None:
+    """At the turn of each hour every device is looked at. One that has something to sum is found among all others."""
+    rows = [
+        {"device": f"d-{i:04}", "key": f"{i:04}-{hours:04}", "at": time.time() - hours * HOUR, "sha256": OLD, "body": beat_text()}
+        for i in range(900) for hours in ((0, 50, 51) if i == 850 else (0,))
+    ]  # fmt: skip
+    with hub.hub.database.writing() as database:
+        database.execute(insert(heartbeats), rows)
+        database.execute(insert(heartbeats).values(device="silent", key="old-0001", at=1e9, sha256=OLD, body=beat_text()))
+    asked: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        asked.append(statement)
+
+    event.listen(hub.hub.database.engine, "before_cursor_execute", note)
+    progress = roll_up.roll_up(hub.hub.database, hub.hub.settings, 60)
+    event.remove(hub.hub.database.engine, "before_cursor_execute", note)
+    assert progress == (2, 0.0) and len(asked) < 40
+    assert raw(hub) == 901  # the newest of each stays, however old
+
+
+def beat_text() -> str:
+    return msgspec.json.encode(beat(answered=10)).decode()
+
+
 def replaced(settings: Settings, history_seconds: float, day_seconds: float) -> Settings:
     return dataclasses.replace(settings, history_seconds=history_seconds, day_history_seconds=day_seconds)
 
@@ -202,7 +227,7 @@ def test_a_tick_that_is_killed_loses_and_doubles_nothing(hub: Parts) -> None:
         killed += raw(hub) > 200
         assert totals(hub) == (count + 8_000, 10 * count + 8_000 * 10)
     assert killed
-    hub.tick()
+    roll_up.roll_up(hub.hub.database, hub.hub.settings, 60)  # a tick has less time
     assert totals(hub) == (count + 8_000, 10 * count + 8_000 * 10) and raw(hub) < 100
 
 

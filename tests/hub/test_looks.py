@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,26 @@ def test_power_is_said_before_a_rollout_begins(hub: Parts) -> None:
         number = service.start(database, "m-2.edgeloop", plan, None, told)
         database.execute(select(rollout_looks))
     assert gate(hub, number, "p95 latency").power == first["p95 latency"].text
+
+
+@pytest.mark.parametrize("new, old, hours", [(2, 8, 1.0), (2, 8, 168.0), (3, 3, 1.0), (1, 1, 1.0), (1, 0, 2.0), (25, 75, 2.0)])
+def test_what_would_help_a_weak_gate_does(new: int, old: int, hours: float) -> None:
+    fleet = Baseline(crashes_per_hour=0.1, crashes=0.05, known=True)
+
+    def found(gate: str, new: int, old: int, hours: float) -> float:
+        return next(one.found or 0.0 for one in power.of_step(GateLimits(), fleet, 1, new, old, hours) if one.gate == gate)
+
+    for one in power.of_step(GateLimits(), fleet, 1, new, old, hours):
+        devices = re.search(r"(?:; | or )([\d,]+) devices against ([\d,]+) would", one.text)
+        soak = re.search(r"; a soak of (\d+) h", one.text)
+        assert bool(devices or soak) == (one.found is not None and one.found < 0.5), one.text
+        if devices:
+            many, others = (int(word.replace(",", "")) for word in devices.groups())
+            assert found(one.gate, many, others, hours) >= 0.8
+        if soak:
+            assert found(one.gate, new, old, float(soak[1])) >= 0.8
+        if "a longer soak alone would not" in one.text:
+            assert found(one.gate, new, old, 168.0) < 0.8 and hours < 168
 
 
 @pytest.mark.parametrize("name", ["crash rate", "p95 latency", "mean confidence", "label mix", "install failures"])

@@ -96,7 +96,7 @@ def test_a_large_rollout_is_shown_without_judging_it(hub: Parts, monkeypatch: py
         cohort = rollout_members.cohort(database, stored)
         shown, of_looks = rollout_view.of(database, number, stored, cohort)
         assert of_looks and (shown.cohort, shown.reported, shown.failed) == (70, 10, 1)
-        assert cohort == (70, 10, 59)
+        assert cohort == (70, 10, 59, 0)
         pages = {who: rollout_members.members(database, stored, who, "") for who in ("in", "late", "failed")}
         assert [m.name for m in pages["in"][0]] == [f"pi-{i:03}" for i in range(10)]
         assert [(m.name, m.why) for m in pages["failed"][0]] == [("pi-011", "refused: needs more memory")]
@@ -120,7 +120,7 @@ def test_no_rollout_waits_for_a_pinned_device(hub: Parts) -> None:
     with hub.hub.database.reading() as database:
         stored = rollout_store.find(database, number)
         assert service.assess(database, stored).cohort == 2
-        assert rollout_members.cohort(database, stored) == (2, 0, 2)
+        assert rollout_members.cohort(database, stored) == (2, 0, 2, 1)
         assert [m.name for m in rollout_members.members(database, stored, "late", "")[0]] == ["first", "free"]
 
 
@@ -136,7 +136,7 @@ def test_a_rollout_of_an_agent_counts_who_runs_it_beside_the_first_bundle(hub: P
     number = hub.rollout("agent-pi-2.wheelhouse", [Step(percent=100.0)])
     with hub.hub.database.reading() as database:
         stored = rollout_store.find(database, number)
-        assert rollout_members.cohort(database, stored) == (2, 1, 1)
+        assert rollout_members.cohort(database, stored) == (2, 1, 1, 0)
         shown = {who: rollout_members.members(database, stored, who, "")[0] for who in ("in", "late")}
         assert [(who, m.name, m.version) for who in shown for m in shown[who]] == [("in", "new", 2), ("late", "old", 1)]
         assert finding.running(database)["d" * 64] == 1

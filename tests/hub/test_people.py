@@ -45,7 +45,7 @@ INTERFACE = {  # every route for tokens, and its scope
         · GET /api/v1/samples/{device}/{key}/values · GET /api/v1/signed · GET /api/v1/unlabelled · GET /api/v1/uploads/{sha256}""",
     "label": "POST /api/v1/labels",
     "publish": "POST /api/v1/signed · PUT /api/v1/uploads/{sha256}/{begins}",
-    "operate": """DELETE /api/v1/devices/{name} · DELETE /api/v1/devices/{name}/pin · PUT /api/v1/devices/{name}/pin · PUT /api/v1/devices/{name}/tags · PUT /api/v1/devices/{name}/note · PUT /api/v1/devices/{name}/channel · PUT /api/v1/groups/{name} · DELETE /api/v1/groups/{name}
+    "operate": """DELETE /api/v1/devices/{name} · DELETE /api/v1/devices/{name}/pin · PUT /api/v1/devices/{name}/pin · PUT /api/v1/devices/{name}/tags · PUT /api/v1/devices/{name}/note · PUT /api/v1/devices/{name}/channel · PUT /api/v1/groups/{name} · DELETE /api/v1/groups/{name} · PUT /api/v1/groups/{name}/pin · DELETE /api/v1/groups/{name}/pin
         · POST /api/v1/signed-jobs · DELETE /api/v1/job-wishes/{which}
         · POST /api/v1/jobs · POST /api/v1/rollouts · POST /api/v1/rollouts/{number}/{verb}""",
     "admin": "GET /api/v1/tokens · DELETE /api/v1/tokens/{which} · POST /api/v1/tokens/enrol",

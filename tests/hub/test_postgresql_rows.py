@@ -18,7 +18,7 @@ from edgeloop_hub.auth.oidc.id_token import Identity
 from edgeloop_hub.auth.sign_in_settings import Oidc
 from edgeloop_hub.fleet import finding, removal, signed_jobs
 from edgeloop_hub.groups import store
-from edgeloop_hub.rollouts import evidence, rollout_store
+from edgeloop_hub.rollouts import cohort, rollout_store
 from edgeloop_hub.storage import device_rows
 from edgeloop_pipeline.fleet.job_signing import sign
 from hub_parts import NEW, Parts, parts
@@ -75,7 +75,7 @@ def _groups_and_jobs(found: Parts) -> None:
     number = found.rollout("new.edgeloop", parse_steps("group:g, 100%"))
     now = int(time.time() * 1000)
     with found.hub.database.writing() as database:
-        assert evidence.members(database, rollout_store.find(database, number)).cohort == []
+        assert cohort.members(database, rollout_store.find(database, number)).cohort == []
         signed_jobs.accept(database, sign(found.keys, JobOrder(now, "logs", ["two"], now / 1000 + 60)), "x")
         assert signed_jobs.waiting(database, "two", time.time()).number == now
         signed_jobs.answer(database, "two", JobResult(id=str(now), lines=["x"]), time.time())

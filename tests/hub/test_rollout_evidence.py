@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import delete, func, select
 
 from edgeloop_contract.messages import Moments
-from edgeloop_contract.rollout import Step
+from edgeloop_contract.rollout import RolloutPlan, Step
 from edgeloop_hub.rollouts import evidence, rollout_store, service
+from edgeloop_hub.rollouts.policy import Rollout, is_in
 from edgeloop_hub.storage.schema import heartbeats, rollout_evidence, rollouts
 from hub_parts import NEW, OLD, Parts, beat, parts
 
@@ -83,3 +84,17 @@ def test_rows_of_another_release_are_passed_over(hub: Parts) -> None:
     hub.change(rollout_evidence, rollout_evidence.c.device == "pi-1", body='{"hours": "many"}')
     assert assessed(hub, number).reported == 4
     assert hub.report("pi-1", "0001-0001", spoken(rng, NEW, 0)) and assessed(hub, number).reported == 5
+
+
+def test_who_is_in_the_steps_so_far_is_in_one_of_them() -> None:
+    """Shares, names and labels, in any order: by all steps at once as by each."""
+    rng = random.Random(0)
+    for turn in range(300):
+        kinds = (Step(percent=rng.choice([0.5, 30.0, 70.0, 100.0])), Step(devices=["d-3", "d-7"]), Step(label="pilot"))
+        steps = rng.choices(kinds, k=3)
+        step = rng.randrange(3)
+        rollout = Rollout(1, "stable", "m", f"m-{turn}", NEW, RolloutPlan(steps), "running", step, 0.0)
+        for i in range(10):
+            labels = ("pilot", "roof")[: rng.randrange(3)]
+            by_each = any(is_in(one, f"d-{i}", labels, rollout.target) for one in steps[: step + 1])
+            assert rollout.cohort_has(f"d-{i}", labels) == by_each

@@ -20,6 +20,8 @@ from edgeloop_hub.app import SECURITY_HEADERS, build
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.known_credentials import KnownCredentials
 from edgeloop_hub.fleet import removal, reports
+from edgeloop_hub.http import error_responses
+from edgeloop_hub.http.error_responses import public_words
 from edgeloop_hub.storage.schema import devices, events, heartbeats
 from hub_parts import NEW, Parts, beat, parts
 
@@ -176,6 +178,24 @@ def test_a_quota_a_client_that_went_away_and_a_database_that_is_away(ways: Ways,
     status, headers, words = ways.ask(body(), "pi-2")
     assert status == 503 and json.loads(words) == {"status_code": 503, "detail": "database: it is away; see that it runs"}
     assert ways.long == 0 and headers == ways.ask(body(), "pi-2", by="framework")[1]
+
+
+def test_a_database_that_is_away_is_named_to_nobody(
+    ways: Ways, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PostgreSQL's driver says where the server is, and who asks; strangers ask too."""
+    where = 'database: (psycopg.OperationalError) connection to server at "db.internal", port 5432 failed: Connection refused'
+
+    def away(*_: object) -> Any:
+        raise StorageError(where)
+
+    monkeypatch.setattr(reports, "store_together", away)
+    monkeypatch.setattr(error_responses, "_logged", {})
+    for by in ("short", "framework"):
+        status, _, words = ways.ask(body(), "pi-2", by=by)
+        assert status == 503 and b"the database does not answer" in words and b"5432" not in words, by
+    assert [record.getMessage() for record in caplog.records if "db.internal" in record.getMessage()] == [where]  # once a minute
+    assert public_words(StorageError("database: disk is full; make room")) == "database: disk is full; make room"
 
 
 def test_what_is_remembered_of_credentials_is_bounded() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,15 @@ import pytest
 import urllib3
 from sqlalchemy import insert
 
+from edgeloop_contract.device_groups import GroupRequest
 from edgeloop_contract.manifest import SCHEMA
 from edgeloop_contract.messages import Assignment, Report
-from edgeloop_contract.rollout import Step
+from edgeloop_contract.rollout import RolloutPlan, Step
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.fleet import assignment, jobs, marks, other_bundles, reports
+from edgeloop_hub.groups import store
 from edgeloop_hub.http.together import Together
+from edgeloop_hub.rollouts import service
 from edgeloop_hub.rollouts.policy import OPEN
 from edgeloop_hub.storage.fleet_tables import device_groups
 from edgeloop_hub.storage.job_tables import signed_job_devices, signed_jobs
@@ -68,6 +72,35 @@ def test_an_error_that_is_everybodys_is_not_tried_again_and_the_next_question_is
     assert [str(error) for error in first] == ["away"] * 3 and then == 7 and calls == [[0, 1, 2], [7]]
 
 
+def test_two_calls_at_once_and_no_question_is_left_waiting() -> None:
+    """Who comes while a call waits for the disk begins the second one; who comes at the very end of a call is served too."""
+    under_way, most_under_way, sizes = 0, 0, list[int]()
+    lock = threading.Lock()
+
+    def slow(numbers: Sequence[int]) -> list[int]:
+        nonlocal under_way, most_under_way
+        with lock:
+            under_way += 1
+            most_under_way = max(most_under_way, under_way)
+            sizes.append(len(numbers))
+        time.sleep(0.002 * (numbers[0] % 3))
+        with lock:
+            under_way -= 1
+        return list(numbers)
+
+    async def ask() -> list[int]:
+        together = Together(slow, most=8, calls=2)
+
+        async def one(number: int) -> int:
+            await asyncio.sleep(0.001 * (number % 37))
+            return await together(number)
+
+        return list(await asyncio.wait_for(asyncio.gather(*(one(number) for number in range(600))), 20))
+
+    assert asyncio.run(ask()) == list(range(600))
+    assert most_under_way == 2 and sum(sizes) == 600 and max(sizes) <= 8
+
+
 @pytest.fixture
 def hub(tmp_path: Path) -> Parts:
     made = parts(tmp_path)
@@ -102,7 +135,7 @@ def test_a_poll_is_told_what_the_whole_rules_say(hub: Parts) -> None:
                 assert poll is not None and poll.device.name == name and poll.targets_version == 1
                 whole = assignment.assignment(database, poll.device, hub.hub.settings, SCHEMA)
                 if poll.target is not None:
-                    assert whole == Assignment(target=poll.target), name
+                    assert whole == Assignment(target=poll.target, until=poll.until), name
                     quick += 1
                 else:
                     assert name in ("pinned", "measured", "several", "labelled")
@@ -124,7 +157,7 @@ def test_a_poll_is_told_what_the_whole_rules_say(hub: Parts) -> None:
 
 
 def test_what_a_quick_poll_cannot_know_is_left_to_the_whole_rules(hub: Parts) -> None:
-    """Withdrawn bundles, a signed job, and a group: none of them may be missed."""
+    """Withdrawn bundles and a signed job: none of them may be missed."""
     hub.device("plain", OLD, model="m")
     hub.device("other", OLD, model="m")
 
@@ -133,7 +166,7 @@ def test_what_a_quick_poll_cannot_know_is_left_to_the_whole_rules(hub: Parts) ->
             (poll,) = assignment.polls(database, ["plain"])
             assert poll is not None
             whole = assignment.assignment(database, poll.device, hub.hub.settings, SCHEMA)
-            assert poll.target is None or whole == Assignment(target=poll.target)
+            assert poll.target is None or whole == Assignment(target=poll.target, until=poll.until)
             return poll.target
 
     with hub.hub.database.writing() as database:
@@ -157,17 +190,64 @@ def test_what_a_quick_poll_cannot_know_is_left_to_the_whole_rules(hub: Parts) ->
     assert told() is None
     hub.change(signed_job_devices, signed_job_devices.c.device == "plain", state="done")
     assert told() == ""
+
+
+def test_polls_follow_groups_and_windows_as_the_whole_rules_do(hub: Parts) -> None:
+    """Each change is seen at the next poll, without the longer way."""
+    day, night = 1764586800.0, 1764626400.0  # 2025-12-01, 11:00 and 22:00 UTC
+    for name in ("one", "other"):
+        hub.device(name)
+
+    def told(now: float) -> list[tuple[str, float]]:
+        found = []
+        with hub.hub.database.reading() as database:
+            for poll in assignment.polls(database, ["one", "other"], now):
+                assert poll is not None and poll.target is not None
+                whole = assignment.assignment(database, poll.device, hub.hub.settings, SCHEMA, now)
+                assert whole == Assignment(target=poll.target, until=poll.until)
+                found.append((poll.target, poll.until))
+        return found
+
+    def group(name: str, **asked: Any) -> None:
+        with hub.hub.database.writing() as database:
+            store.save(database, name, GroupRequest(**asked), "ada")
+
+    def tag(name: str, *tags: str) -> None:
+        with hub.hub.database.writing() as database:
+            marks.tag(database, name, tags, "ada")
+
+    number = hub.rollout("m-2", [Step(percent=100.0)], soak_seconds=1e6)
+    shut, free, closes = ("", 0.0), ("m-2", 0.0), 1764637200.0
+    group("lab", tags="lab", windows=["mon 20:00-01:00"])
+    assert told(day) == [free, free]
+    tag("one", "lab")
+    assert told(day) == [shut, free]
+    assert told(night) == [("m-2", closes), free]
+    assert told(closes - 0.5)[0] == ("m-2", closes) and told(closes)[0] == shut  # opens and shuts to the second
+    group("lab", tags="lab", windows=["mon 11:00-11:01"])
+    assert told(day)[0] == ("m-2", day + 60) and told(day - 1)[0] == shut and told(night)[0] == shut
+    group("lab", tags="lab", windows=["mon 20:00-01:00"], time_zone="Asia/Tokyo")
+    assert told(day)[0][0] == "m-2" and told(night)[0] == shut
+    group("a-first", devices=["one"], windows=["daily 00:00-24:00"])
+    assert told(night)[0][0] == "m-2"  # the first group by name that has windows
+    group("a-first", devices=["other"], channel="beta")
+    assert told(night) == [shut, shut]  # the one shut, the other of another channel
+    group("a-first", devices=["one"])
+    assert told(night) == [shut, free]
+    tag("one")
+    assert told(night) == [free, free]
     with hub.hub.database.writing() as database:
-        database.execute(
-            insert(device_groups).values(name="g", tags="", channel="", windows="[]", time_zone="UTC", who="ada", at=0.0)
-        )
-    assert told() == ""  # a group without windows changes nothing of an offer
-    hub.change(device_groups, device_groups.c.name == "g", windows='["mon 02:00-04:00"]')
-    assert told() is None
-    hub.change(device_groups, device_groups.c.name == "g", windows="[]")
-    hub.change(bundles, bundles.c.target == "m-2", withdrawn=None)
-    hub.rollout("m-2", [Step(label="group:g"), Step(percent=100.0)], soak_seconds=1e6)
-    assert told() is None  # whether it is in the group
+        service.change(database, number, "abort", "ada")
+        why = "the old one sets off the fire alarm"
+        service.start(database, "m-2", RolloutPlan([Step(label="group:lab")], soak_seconds=1e6, despite_windows=why), None)
+    assert told(night) == [shut, shut]
+    tag("other", "lab")
+    assert told(night) == [shut, free]  # by its group, and despite its windows
+    with hub.hub.database.writing() as database:
+        store.remove(database, "lab", "ada")
+    assert told(night) == [shut, shut]
+    hub.change(device_groups, device_groups.c.name == "a-first", windows='["first mon 22:00-23:00"]')  # of a later hub
+    assert told(day) == [shut, shut]
 
 
 def test_reports_together_are_stored_as_each_alone(hub: Parts) -> None:

@@ -125,10 +125,14 @@ class Updates(Part, frozen=True):
 
 
 class Jobs(Part, frozen=True):
-    """Which signed jobs this device does: log lines, a measurement, a restart. The device's own file says it, no rolled-out one."""
+    """Which signed jobs this device does: log lines, a measurement, a restart. The device's own file says it, no rolled-out one.
+
+    `unsigned_bench`: it also measures a signed bundle where the hub alone asks (`edgeloop bench --on`).
+    """
 
     allow: list[Literal["logs", "bench", "restart"]] = []
     max_per_hour: PositiveInt = 6
+    unsigned_bench: bool = True
 
 
 class Drift(Part, frozen=True):

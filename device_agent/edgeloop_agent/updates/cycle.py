@@ -43,6 +43,9 @@ class KnownAssignment(msgspec.Struct, frozen=True):
     software: str = ""
 
 
+UNSIGNED = "this device measures by signed jobs alone (jobs.unsigned_bench is false): edgeloop jobs send bench --device DEVICE"
+
+
 @dataclass
 class UpdateCycle:
     """`canary`: a bundle's path → why it fails the canary, or None. Tests of many devices in one process replace it.
@@ -142,7 +145,7 @@ class UpdateCycle:
             return _upgrade_wanted(known.assignment) or "nothing new"
         result, settled = self._taking(known.assignment.until)(hub, [known.assignment.target, *known.assignment.others])
         if settled and known.assignment.job is not None and self.measure is not None and not os.nice(0):
-            result = self._measure(hub, known.assignment.job)
+            result = self.measured(hub, known.assignment.job)
         if settled:
             self._remember(replace(known, settled=True, software=software()))
         return _upgrade_wanted(known.assignment) or result
@@ -159,12 +162,18 @@ class UpdateCycle:
         taking.config_path, taking.lower_priority = self.config_path, self.lower_priority
         return taking
 
-    def _measure(self, hub: HubClient, job: Job) -> str:
-        """Run a benchmark job of the workstation on a signed bundle."""
+    def measured(self, hub: HubClient, job: Job) -> str:
+        """Measure a signed bundle where the hub alone asks, within the bounds of this device: a hub may be taken over."""
         from edgeloop_agent.updates.download import fetch
+        from edgeloop_agent.updates.signed_jobs import unsigned
         from edgeloop_agent.updates.trust import refresh
 
         assert self.measure is not None
+        if not self.jobs.unsigned_bench:
+            return self._say_measured(hub, JobResult(id=job.id, refused=UNSIGNED))
+        job, why = unsigned(self.folder, job, self.jobs, self.now())
+        if why:
+            return f"job {job.id} waits: {why}"
         signed = refresh(self.folder, self.folder.load(), hub, self.now())
         offer = signed.offers.get(job.target)
         if offer is None:
@@ -175,8 +184,11 @@ class UpdateCycle:
             fetch(self.folder, offer, hub, path, limits.max_bytes_per_second, limits.min_bytes_per_second)
             result = self.measure(path, job)
             path.unlink(missing_ok=True)
-        hub.report(Report(key=f"job-{job.id}"[:64], at=self.now(), job=result))
-        return f"job {job.id}: {result.refused or 'measured'}"
+        return self._say_measured(hub, result)
+
+    def _say_measured(self, hub: HubClient, result: JobResult) -> str:
+        hub.report(Report(key=f"job-{result.id}"[:64], at=self.now(), job=result))
+        return f"job {result.id}: {result.refused or 'measured'}"
 
     def _signed_job(self, hub: HubClient, text: str, device: str) -> str:
         if not text:

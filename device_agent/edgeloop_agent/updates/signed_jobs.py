@@ -56,10 +56,20 @@ def waits(order: JobOrder, taken: TakenJobs, settings: Jobs, now: float, busy: s
     """Why the job is not taken now, and stays for later; "" where it can be."""
     if order.number / 1000 > now + AHEAD_SECONDS:
         return "it was signed in the future; are this device's clock and the workstation's right?"
-    recent = [at for at in taken.times if now - HOUR < at <= now]
-    if len(recent) >= settings.max_per_hour:
-        return f"{len(recent)} jobs were taken in this hour; jobs.max_per_hour is {settings.max_per_hour}"
-    return busy
+    return too_many(taken, settings, now) or busy
+
+
+def recent(taken: TakenJobs, now: float) -> list[float]:
+    """When the jobs of the last hour were taken."""
+    return [at for at in taken.times if now - HOUR < at <= now]
+
+
+def too_many(taken: TakenJobs, settings: Jobs, now: float) -> str:
+    """Why no further job is taken in this hour; "" where one may be."""
+    many = len(recent(taken, now))
+    if many < settings.max_per_hour:
+        return ""
+    return f"{many} jobs were taken in this hour; jobs.max_per_hour is {settings.max_per_hour}"
 
 
 def refusal(order: JobOrder, settings: Jobs, now: float) -> str:
@@ -92,7 +102,7 @@ class SignedJobs:
             job = msgspec.json.decode(text, type=SignedJob)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise DataError(f"not a job: {error}") from error
-        order, taken = order_of(job), self._taken()
+        order, taken = order_of(job), taken_of(self.folder)
         if order.number <= taken.last:
             return ""
         if self.device not in order.devices:
@@ -102,7 +112,7 @@ class SignedJobs:
             return f"job {order.number} waits: {why}"
         self._verify(job, hub)
         # Kept before it is done: whatever happens meanwhile, it is not done twice.
-        self._keep(TakenJobs(order.number, [*(at for at in taken.times if now - HOUR < at <= now), now]))
+        keep(self.folder, TakenJobs(order.number, [*recent(taken, now), now]))
         why = refusal(order, self.settings, now)
         result = JobResult(id=str(order.number), refused=why) if why else self._done(order)
         self.restart_asked = order.kind == "restart" and not result.refused
@@ -139,22 +149,40 @@ class SignedJobs:
         except OSError as error:
             raise StorageError(f"{path}: cannot be read ({error.strerror})") from error
 
-    def _taken(self) -> TakenJobs:
-        """Raises StorageError for a damaged file: without it a job could be done twice."""
-        path = self.folder.path / FILE
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=TakenJobs)
-        except FileNotFoundError:
-            return TakenJobs()
-        except (OSError, msgspec.MsgspecError) as error:
-            raise StorageError(f"{path}: cannot be read ({error}); no job is taken until it is mended or deleted") from error
 
-    def _keep(self, taken: TakenJobs) -> None:
-        path = self.folder.path / FILE
-        try:
-            publish(path, msgspec.json.encode(taken))
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be written ({error.strerror}); no job is taken") from error
+def taken_of(folder: UpdateFolder) -> TakenJobs:
+    """Raises StorageError for a damaged file: without it a job could be done twice."""
+    path = folder.path / FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=TakenJobs)
+    except FileNotFoundError:
+        return TakenJobs()
+    except (OSError, msgspec.MsgspecError) as error:
+        raise StorageError(f"{path}: cannot be read ({error}); no job is taken until it is mended or deleted") from error
+
+
+def keep(folder: UpdateFolder, taken: TakenJobs) -> None:
+    path = folder.path / FILE
+    try:
+        publish(path, msgspec.json.encode(taken))
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror}); no job is taken") from error
+
+
+def unsigned(folder: UpdateFolder, job: Job, settings: Jobs, now: float) -> tuple[Job, str]:
+    """A measurement that the hub alone asks for, within this device's bounds; and why it waits. One that may begin is counted.
+
+    Raises StorageError.
+    """
+    taken = taken_of(folder)
+    usual = Job(id=job.id, target=job.target)
+    bounded = msgspec.structs.replace(
+        job, max_seconds=min(job.max_seconds, usual.max_seconds), max_celsius=min(job.max_celsius, usual.max_celsius)
+    )
+    why = too_many(taken, settings, now)
+    if not why:
+        keep(folder, TakenJobs(taken.last, [*recent(taken, now), now]))
+    return bounded, why
 
 
 def measured(folder: UpdateFolder, hub: HubClient, order: JobOrder, run: Callable[[Path, Job], JobResult], rates: tuple[int, int],

@@ -33,6 +33,7 @@ from edgeloop_hub.storage.schema import bundles
 from edgeloop_hub.updates import deltas, signing
 
 AT_ONCE = 32  # requests that one transaction serves
+REPORT_CALLS = 2  # transactions with reports of one worker, on PostgreSQL: most of one is the wait for its commit
 WRONG_TOKEN = "the token is wrong, used, or too old; make one with edgeloop-hub token enrol"
 
 
@@ -55,10 +56,10 @@ def together(hub: Hub) -> dict[str, Any]:
     def stored(came: Sequence[reports.Came]) -> list[bool]:
         return reports.store_together(hub.database, came, hub.settings)
 
-    away = (StorageError,)
+    away, calls = (StorageError,), 1 if hub.database.is_sqlite else REPORT_CALLS
     return {
         "devices": Together(known, AT_ONCE, away), "polls": Together(polled, AT_ONCE, away),
-        "reports": Together(stored, AT_ONCE, away), "known": credentials,
+        "reports": Together(stored, AT_ONCE, away, calls), "known": credentials,
     }  # fmt: skip
 
 
@@ -102,7 +103,7 @@ class Devices(Controller):
                 raise ClientException("this hub has no keys yet; run edgeloop keys init on the workstation")
             enrolled = accounts.enrol(database, data, root.body)
             if enrolled is not None:
-                store.apply_channels(database, data.device)
+                store.apply(database, data.device)
                 event_log.record(database, "enrolled", data.device)
         if enrolled is None:
             raise NotAuthorizedException(WRONG_TOKEN)
@@ -116,7 +117,7 @@ class Devices(Controller):
         if poll.target is None or (poll.target and reads < SCHEMA):
             offer, version = await asyncio.to_thread(_offer, state.hub, poll.device, reads)
         else:
-            offer, version = Assignment(target=poll.target), poll.targets_version
+            offer, version = Assignment(target=poll.target, until=poll.until), poll.targets_version
         wanted, others = _short_digest(offer.recordings), _short_digest(offer.others)
         job, signed = offer.job.id if offer.job else "", _short_digest([offer.signed_job] if offer.signed_job else [])
         etag = f'"{version}-{offer.target}-{offer.needs_upgrade}-{job}-{wanted}{others}-{offer.until:.0f}{signed}"'

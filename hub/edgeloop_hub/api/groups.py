@@ -12,15 +12,17 @@ from litestar.params import Parameter
 from sqlalchemy import Connection
 
 from edgeloop_contract.device_groups import ChannelRequest, DeviceChannel, GroupRequest, GroupStatus
+from edgeloop_contract.device_marks import PinRequest
 from edgeloop_hub.auth import audit
 from edgeloop_hub.auth.guards import client_of, is_workstation, token_name
 from edgeloop_hub.fleet import marks
-from edgeloop_hub.groups import store
+from edgeloop_hub.groups import pins, store
 from edgeloop_hub.http.error_responses import documents_errors
 
 WHO = "token"
 Asked = Request[Any, Any, Any]
 Name = Annotated[str, Parameter(max_length=63)]
+Model = Annotated[str, Parameter(max_length=200, description="whose pin ends")]
 
 
 @documents_errors(400, 401, 403, 503)
@@ -59,6 +61,24 @@ class Groups(Controller):
             store.remove(database, name, WHO)
             audit.append(database, token_name(request), "group deleted", name, address=client_of(request))
 
+    @put("/groups/{name:str}/pin", scope="operate", sync_to_thread=True, raises=[NotFoundException])
+    def pin(self, name: Name, data: PinRequest, state: State, request: Asked) -> GroupStatus:
+        """Its devices of the bundle's model are offered this bundle, and no other."""
+        with state.hub.database.writing() as database:
+            group = _known(database, name)
+            pins.pin(database, name, data.target, WHO)
+            audit.append(database, token_name(request), "group pin", name, data.target, client_of(request))
+            return _status(database, group)
+
+    @delete("/groups/{name:str}/pin", scope="operate", sync_to_thread=True, status_code=200, raises=[NotFoundException])
+    def unpin(self, name: Name, model: Model, state: State, request: Asked) -> GroupStatus:
+        """Its devices follow releases and rollouts of this model again."""
+        with state.hub.database.writing() as database:
+            group = _known(database, name)
+            target = pins.unpin(database, name, model, WHO)
+            audit.append(database, token_name(request), "group unpin", name, target, client_of(request))
+            return _status(database, group)
+
     @put("/devices/{name:str}/channel", scope="operate", sync_to_thread=True, raises=[NotFoundException])
     def channel(self, name: Name, data: ChannelRequest, state: State, request: Asked) -> DeviceChannel:
         """The channel of this device, whatever its groups say; empty: by them again."""
@@ -81,5 +101,5 @@ def _status(database: Connection, group: store.Group) -> GroupStatus:
     is_open = not group.windows or group.closes_at(time.time()) is not None
     return GroupStatus(
         group.name, group.tags, store.named_devices(database, group.name), group.channel, list(group.windows), group.time_zone,
-        store.count(database, group), is_open,
+        store.count(database, group), is_open, {pin.model: pin.target for pin in pins.listed(database, group.name)},
     )  # fmt: skip

@@ -17,6 +17,7 @@ from edgeloop_contract.messages import Report
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.auth.known_credentials import KnownCredentials
 from edgeloop_hub.fleet import reports
+from edgeloop_hub.http.error_responses import public_words
 
 PATH = "/api/v1/report"
 MAX_BYTES = 65_536  # of a report that goes the short way
@@ -73,7 +74,7 @@ class ShortReports:
         try:
             stored = await self._state.reports(reports.Came(EnrolledDevice(name, [], "", "", ""), report, digest))
         except StorageError as error:  # a second try would wait as long again
-            return 503, msgspec.json.encode({"status_code": 503, "detail": str(error)})
+            return 503, msgspec.json.encode({"status_code": 503, "detail": public_words(error)})
         except Exception:  # a report that cannot be stored: the application says why
             return 0, b""
         return (200, b"null") if stored else (0, b"")

@@ -43,7 +43,7 @@ def digest_of(entry: dict[str, Any], before: str) -> str:
 
 def entries(connection: Connection) -> Iterator[dict[str, Any]]:
     """All of them, the oldest first."""
-    rows = read_in_parts(connection, select(audit_log), a.number, 1000)
+    rows = read_in_parts(connection, select(audit_log), [a.number], 1000)
     for row in rows:
         yield dict(row._mapping)
 

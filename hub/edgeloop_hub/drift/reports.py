@@ -14,7 +14,8 @@ from edgeloop_contract.messages import DriftReport
 from edgeloop_hub.history import kept as old_history
 from edgeloop_hub.history.sums import SummedDrift
 from edgeloop_hub.storage.deletion import Old
-from edgeloop_hub.storage.schema import bundles, devices, drifts
+from edgeloop_hub.storage.fleet_tables import device_states
+from edgeloop_hub.storage.schema import bundles, drifts
 
 MAX_MODELS = 50  # on a page
 MAX_REPORTS = 50_000  # of the newest that one look at a model reads
@@ -85,7 +86,5 @@ def models(connection: Connection) -> list[str]:
 
 def faulty(connection: Connection) -> list[str]:
     """Devices whose last report says that a sensor has failed or is miswired: they need repair, and nobody learns from them."""
-    last = select(drifts.c.body).where(drifts.c.device == devices.c.name).order_by(drifts.c.at.desc(), drifts.c.key).limit(1)
-    rows = connection.execute(select(devices.c.name, last.correlate(devices).scalar_subquery()).order_by(devices.c.name))
-    newest = ((name, _report(body)) for name, body in rows if body is not None)
-    return sorted(name for name, report in newest if report is not None and report.drifting and report.cause in FAULTS)
+    s = device_states.c
+    return list(connection.execute(select(s.device).where(s.drifting == 1, s.cause.in_(FAULTS)).order_by(s.device)).scalars())

@@ -20,7 +20,7 @@ from edgeloop_hub.rollouts import rollout_store
 from edgeloop_hub.rollouts.policy import OPEN, Rollout, assigned
 from edgeloop_hub.samples import labelling
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.storage.fleet_tables import device_groups, device_pins
+from edgeloop_hub.storage.fleet_tables import device_group_pins, device_pins
 from edgeloop_hub.storage.job_tables import signed_job_devices
 from edgeloop_hub.storage.schema import bundles, device_bundles, devices, jobs, recordings, released, rollouts, signed
 from edgeloop_hub.updates.registry import schema_of
@@ -49,7 +49,7 @@ def assignment(
     device, until = marked(device, groups), _until(groups, now)
     running = other_bundles.running(connection, device) if device.model else {}
     offers = [_offer_for(connection, device, model, sha256) for model, sha256 in running.items()]
-    targets = ["" if until == CLOSED and not offer.despite_windows else offer.target for offer in offers]
+    targets = [_now(offer, until) for offer in offers]
     target, others = (targets[0], [t for t in targets[1:] if t]) if targets else ("", [])
     waiting = select(jobs).where(jobs.c.device == device.name, jobs.c.state == "waiting").order_by(jobs.c.at).limit(20)
     job = next((row for row in connection.execute(waiting) if _may_read(connection, row.target, reads)), None)
@@ -74,19 +74,24 @@ def _until(groups: Sequence[store.Group], now: float) -> float:
     return 0.0 if group is None else group.closes_at(now) or CLOSED
 
 
-class Poll(NamedTuple):
-    """What one query says of a device that polls. `target`: what it is to run; None: only `assignment` can tell.
+def _now(offer: Offered, until: float) -> str:
+    return "" if until == CLOSED and not offer.despite_windows else offer.target
 
-    `targets_version`: of the newest signed targets.
+
+class Poll(NamedTuple):
+    """What a few queries say of devices that poll together. `target`: what it is to run; None: only `assignment` can tell.
+
+    `targets_version`: of the newest signed targets. `until`: as the assignment's.
     """
 
     device: EnrolledDevice
     targets_version: int
     target: str | None
+    until: float = 0.0
 
 
 _ROLLOUT = (rollouts.c.plan, rollouts.c.state, rollouts.c.step, rollouts.c.step_began)
-_OPEN, _BUNDLES = rollouts.alias(), bundles.alias()
+_OPEN, _BUNDLES, _PINNED = rollouts.alias(), bundles.alias(), bundles.alias()
 _NEWEST_OPEN = (
     select(func.max(_OPEN.c.id))
     .where(_OPEN.c.state.in_(OPEN), _OPEN.c.channel == devices.c.channel, _OPEN.c.model == devices.c.model)
@@ -103,10 +108,11 @@ _POLLS = (
             exists().where(jobs.c.device == devices.c.name, jobs.c.state == "waiting"),
             exists().where(recordings.c.device == devices.c.name, recordings.c.released.is_(None)),
             exists().where(signed_job_devices.c.device == devices.c.name, signed_job_devices.c.state == "waiting"),
-            exists().where(device_groups.c.windows.not_in(("", "[]"))),  # whose they are is a rule of its own
         ).label("special"),
+        *store.OF_A_DEVICE,
         released.c.target.label("released"), rollouts.c.id.label("rollout"), rollouts.c.target, *_ROLLOUT,
-        bundles.c.sha256.label("target_sha256"),
+        bundles.c.sha256.label("target_sha256"), device_group_pins.c.target.label("pin"),
+        _PINNED.c.withdrawn.label("pin_withdrawn"),
     )
     .select_from(devices)
     .outerjoin(
@@ -115,41 +121,57 @@ _POLLS = (
             released.c.channel == devices.c.channel, released.c.model == devices.c.model, released.c.target.in_(_NOT_WITHDRAWN),
         ),
     )
+    .outerjoin(
+        device_group_pins,
+        and_(device_group_pins.c.device == devices.c.name, device_group_pins.c.model == devices.c.model),
+    )
+    .outerjoin(_PINNED, _PINNED.c.target == device_group_pins.c.target)
     .outerjoin(rollouts, rollouts.c.id == _NEWEST_OPEN)
     .outerjoin(bundles, and_(bundles.c.target == rollouts.c.target, bundles.c.withdrawn.is_(None)))
     .where(devices.c.credential.in_(bindparam("digests", expanding=True)), devices.c.revoked.is_(None))
 )  # fmt: skip
 
 
-def polls(connection: Connection, secrets: Sequence[str]) -> list[Poll | None]:
+def polls(connection: Connection, secrets: Sequence[str], now: float | None = None) -> list[Poll | None]:
     """Of the device of each credential; None where there is none, or it was revoked."""
+    now = time.time() if now is None else now
     digests = [secret_digests.digest(secret) for secret in secrets]
     rows = {row.credential: row for row in connection.execute(_POLLS, {"digests": digests})}
-    return [_poll(rows[digest]) if digest in rows else None for digest in digests]
+    groups = store.listed(connection) if any(row.has_groups for row in rows.values()) else []
+    return [_poll(rows[digest], groups, now) if digest in rows else None for digest in digests]
 
 
-def _poll(row: Row[Any]) -> Poll | None:
+def _poll(row: Row[Any], every: Sequence[store.Group], now: float) -> Poll | None:
     device = accounts.identified(row)
     if device is None:
         return None
-    target = None if row.special else _target(device, row) if device.model else ""
-    return Poll(device, row.targets_version or 0, target)
+    groups = store.chosen(every, (row.named or "").split(), (row.tags or "").split()) if every else []
+    version, until = row.targets_version or 0, _until(groups, now)
+    offer = None if row.special else _offer(marked(device, groups), row) if device.model else Offered("")
+    return Poll(device, version, None) if offer is None else Poll(device, version, _now(offer, until), max(until, 0.0))
 
 
-def _target(device: EnrolledDevice, row: Row[Any]) -> str | None:
-    """As `_offer_for` of a device without a pin. None: the newest rollout cannot be read, goes by groups, or was withdrawn."""
-    rollout = None
-    if row.rollout is not None:
-        try:
-            plan = rollout_store.plan_of(row.plan)
-        except (msgspec.MsgspecError, RecursionError):
-            return None
-        if row.target_sha256 is None or any(step.label.startswith(store.MARK) for step in plan.steps):
-            return None
-        rollout = Rollout(
-            row.rollout, device.channel, device.model, row.target, row.target_sha256, plan, row.state, row.step, row.step_began
-        )
-    return assigned(device.name, device.labels, device.sha256, row.released or "", rollout)
+def _offer(device: EnrolledDevice, row: Row[Any]) -> Offered | None:
+    """As `_offer_for` of a device without a pin of its own. None: the newest rollout cannot be read, or was withdrawn."""
+    if row.pin is not None:
+        return Offered(row.pin if row.pin_withdrawn is None else "")
+    if row.rollout is None:
+        return Offered(row.released or "")
+    try:
+        plan = rollout_store.plan_of(row.plan)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    if row.target_sha256 is None:
+        return None
+    rollout = Rollout(
+        row.rollout, device.channel, device.model, row.target, row.target_sha256, plan, row.state, row.step, row.step_began
+    )
+    return _offered(device, device.sha256, row.released or "", rollout)
+
+
+def _offered(device: EnrolledDevice, sha256: str, released: str, rollout: Rollout | None) -> Offered:
+    target = assigned(device.name, device.labels, sha256, released, rollout)
+    return Offered(target, rollout is not None and target == rollout.target and bool(rollout.plan.despite_windows))
 
 
 def _may_read(connection: Connection, target: str, reads: int) -> bool:
@@ -172,8 +194,7 @@ def _offer_for(connection: Connection, device: EnrolledDevice, model: str, sha25
     )
     if rollout is not None and connection.execute(_not_withdrawn(model).where(bundles.c.target == rollout.target)).first() is None:
         rollout = None  # a device would refuse it at each poll
-    target = assigned(device.name, device.labels, sha256, default, rollout)
-    return Offered(target, rollout is not None and target == rollout.target and bool(rollout.plan.despite_windows))
+    return _offered(device, sha256, default, rollout)
 
 
 def _not_withdrawn(model: str) -> Select[tuple[str]]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import Case, ColumnElement, Connection, Select, and_, case, func, or_, select, true
 
 from edgeloop_hub.groups import store
-from edgeloop_hub.storage.fleet_tables import device_pins, device_states, device_tags
+from edgeloop_hub.storage.fleet_tables import device_group_pins, device_pins, device_states, device_tags
 from edgeloop_hub.storage.schema import bundles, device_bundles, released
 
 State = Literal["crashing", "silent", "refusing", "drifting", "behind"]
@@ -74,7 +74,12 @@ def _wanted() -> Any:
 
 
 def _pinned() -> Any:
-    return select(device_pins.c.target).where(device_pins.c.device == s.device).scalar_subquery()
+    """By itself, or of its model by a group."""
+    own = select(device_pins.c.target).where(device_pins.c.device == s.device).scalar_subquery()
+    by_group = select(device_group_pins.c.target).where(
+        device_group_pins.c.device == s.device, device_group_pins.c.model == s.model
+    )
+    return func.coalesce(own, by_group.scalar_subquery())
 
 
 # The same of all devices: a join, as a subquery for each of 100,000 rows is slow on PostgreSQL.
@@ -85,8 +90,10 @@ _RELEASED = (
 )
 _WITH_BOTH = device_states.outerjoin(
     _RELEASED, and_(_RELEASED.c.channel == s.channel, _RELEASED.c.model == s.model)
-).outerjoin(device_pins, device_pins.c.device == s.device)  # fmt: skip
-_JOINED = (_RELEASED.c.version, device_pins.c.target)
+).outerjoin(device_pins, device_pins.c.device == s.device).outerjoin(
+    device_group_pins, and_(device_group_pins.c.device == s.device, device_group_pins.c.model == s.model)
+)  # fmt: skip
+_JOINED = (_RELEASED.c.version, func.coalesce(device_pins.c.target, device_group_pins.c.target))
 
 
 def conditions(now: float, wanted: Any = None, pinned: Any = None) -> dict[State, ColumnElement[bool]]:

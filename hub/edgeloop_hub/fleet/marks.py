@@ -12,7 +12,7 @@ from edgeloop_contract.errors import UsageError
 from edgeloop_hub import event_log
 from edgeloop_hub.auth.accounts import checked_name
 from edgeloop_hub.groups import store
-from edgeloop_hub.storage.fleet_tables import device_notes, device_pins, device_tags
+from edgeloop_hub.storage.fleet_tables import device_group_pins, device_notes, device_pins, device_tags
 from edgeloop_hub.storage.schema import bundles, devices
 
 MAX_TAGS = 20
@@ -25,9 +25,16 @@ def pinned(connection: Connection, device: str) -> Row[Any] | None:
 
 
 def pinned_target(connection: Connection, device: str, model: str) -> str | None:
-    """The bundle of this model that it is pinned to; "" where that was withdrawn: the device stays as it is. None: not pinned."""
+    """The bundle of this model that it is pinned to, itself or by a group; "" where that was withdrawn: the device stays as it is.
+
+    None: not pinned.
+    """
     joined = select(device_pins.c.target, bundles.c.withdrawn).join(bundles, bundles.c.target == device_pins.c.target)
     row = connection.execute(joined.where(device_pins.c.device == device, bundles.c.model == model)).first()
+    if row is None:
+        g = device_group_pins.c
+        by_group = select(g.target, bundles.c.withdrawn).outerjoin(bundles, bundles.c.target == g.target)
+        row = connection.execute(by_group.where(g.device == device, g.model == model)).first()
     return None if row is None else "" if row.withdrawn is not None else str(row.target)
 
 
@@ -66,7 +73,7 @@ def tag(connection: Connection, device: str, names: Iterable[str], who: str) -> 
     rows = [{"device": device, "tag": name, "fixed": 0} for name in wanted if name not in fixed]
     if rows:
         connection.execute(insert(device_tags), rows)
-    store.apply_channels(connection, device)
+    store.apply(connection, device)
     event_log.record(connection, "tagged", f"{device} by {who}: {', '.join(wanted) or 'no tags'}")
     return sorted(fixed | set(wanted))
 

@@ -14,6 +14,7 @@ from edgeloop_hub.storage.fleet_tables import (
     device_bundles,
     device_channels,
     device_drifts,
+    device_group_pins,
     device_logs,
     device_notes,
     device_pins,
@@ -26,8 +27,8 @@ from edgeloop_hub.storage.job_tables import signed_job_devices
 from edgeloop_hub.storage.schema import devices, drifts, heartbeats, jobs
 
 KEPT_OF_DEVICES = (
-    device_bundles, device_channels, device_drifts, device_logs, device_notes, device_pins, device_states, device_tags,
-    drift_shifts, group_devices, jobs, quota_refusals, signed_job_devices,
+    device_bundles, device_channels, device_drifts, device_group_pins, device_logs, device_notes, device_pins, device_states,
+    device_tags, drift_shifts, group_devices, jobs, quota_refusals, signed_job_devices,
 )  # fmt: skip
 SECONDS = 10.0  # for its reports; what is left then goes when it is old
 

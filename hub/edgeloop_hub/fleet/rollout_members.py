@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, select
 
+from edgeloop_hub.groups import pins
 from edgeloop_hub.groups.store import MARK, marked_condition
 from edgeloop_hub.rollouts.policy import Rollout
-from edgeloop_hub.storage.fleet_tables import device_pins, device_states, device_tags
+from edgeloop_hub.storage.fleet_tables import device_states, device_tags
 from edgeloop_hub.storage.many_rows import read_in_parts
 from edgeloop_hub.storage.schema import device_bundles
 
@@ -31,11 +32,12 @@ class Member:
 
 
 class Cohort(NamedTuple):
-    """How many devices are in the steps so far, and of those run the bundle, and are late."""
+    """How many devices are in the steps so far, and of those run the bundle, and are late. `pinned`: elsewhere, and not of them."""
 
     size: int
     running: int
     late: int
+    pinned: int
 
 
 def counts(connection: Connection, rollout: Rollout) -> dict[str, int]:
@@ -84,17 +86,23 @@ def _failed(rollout: Rollout) -> ColumnElement[bool]:
 
 def cohort(connection: Connection, rollout: Rollout) -> Cohort:
     """Devices of the steps so far; read a chunk at a time."""
-    size = running = late = 0
+    size = running = late = elsewhere = 0
+    pinned = pins.elsewhere(connection, rollout.model, rollout.target)
     query = select(s.device, _of_model(rollout, "sha256").label("sha256"), _waits(rollout).label("waits")).where(_mine(rollout))
     for row in _inside(connection, rollout, query):
+        if row.device in pinned:
+            elsewhere += 1
+            continue
         size += 1
         running += row.sha256 == rollout.target_sha256
         late += bool(row.waits)
-    return Cohort(size, running, late)
+    return Cohort(size, running, late, elsewhere)
 
 
 def _late(connection: Connection, rollout: Rollout, query: Select[Any]) -> Iterator[Any]:
-    return _inside(connection, rollout, query.where(_mine(rollout), _waits(rollout)))
+    pinned = pins.elsewhere(connection, rollout.model, rollout.target)
+    rows = _inside(connection, rollout, query.where(_mine(rollout), _waits(rollout)))
+    return (row for row in rows if row.device not in pinned)
 
 
 def _waits(rollout: Rollout) -> ColumnElement[bool]:
@@ -110,11 +118,9 @@ def _has(connection: Connection, label: str) -> ColumnElement[bool]:
 
 
 def _inside(connection: Connection, rollout: Rollout, query: Select[Any]) -> Iterator[Any]:
-    """Rows of the cohort's devices, as they are read, without those pinned elsewhere: databases lack the hash of shares."""
+    """Rows of the cohort's devices, as they are read: databases lack the hash of shares."""
     labels = sorted({step.label for step in rollout.plan.steps if step.label})
     has = [_has(connection, label).label(f"has_{number}") for number, label in enumerate(labels)]
-    elsewhere = and_(device_pins.c.device == s.device, device_pins.c.target != rollout.target)
-    free = query.where(~select(device_pins.c.device).where(elsewhere).exists())
-    for row in read_in_parts(connection, free.add_columns(*has), s.device, CHUNK):
+    for row in read_in_parts(connection, query.add_columns(*has), [s.device], CHUNK):
         if rollout.cohort_has(row.device, [label for number, label in enumerate(labels) if row._mapping[f"has_{number}"]]):
             yield row

@@ -33,7 +33,7 @@ def of(connection: Connection, number: int, rollout: Rollout | None, cohort: Coh
         id=number, target=rollout.target, model=rollout.model, channel=rollout.channel, state=rollout.state, step=rollout.step + 1,
         reason=row.reason, began=row.began, step_began=rollout.step_began, steps=[str(step) for step in plan.steps],
         soak_seconds=plan.soak_seconds, on_breach=plan.on_breach, cohort=cohort.size, reported=cohort.running,
-        failed=rollout_members.counts(connection, rollout)["failed"], gates=_last_looks(connection, rollout),
+        failed=rollout_members.counts(connection, rollout)["failed"], pinned=cohort.pinned, gates=_last_looks(connection, rollout),
     ), True  # fmt: skip
 
 

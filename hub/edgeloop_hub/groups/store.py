@@ -8,20 +8,28 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, Connection, and_, case, delete, false, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, delete, exists, false, func, insert, literal, or_, select, update
 
 from edgeloop_contract.device_groups import GroupRequest
 from edgeloop_contract.errors import UsageError
 from edgeloop_hub import event_log
 from edgeloop_hub.auth.accounts import checked_name
 from edgeloop_hub.groups import expression, windows
-from edgeloop_hub.storage.fleet_tables import device_channels, device_groups, device_states, device_tags, group_devices
+from edgeloop_hub.storage.fleet_tables import (
+    device_channels,
+    device_group_pins,
+    device_groups,
+    device_states,
+    device_tags,
+    group_devices,
+    group_pins,
+)
 from edgeloop_hub.storage.schema import devices
 
 MARK = "group:"  # before a group's name it is a label of a rollout's steps, which no enrolment can give
@@ -43,7 +51,7 @@ class Group:
 
     def closes_at(self, now: float) -> float | None:
         """None too where its windows cannot be read: its devices wait until they are mended."""
-        return None if self.problem else windows.closes_at([windows.parse(text) for text in self.windows], self.zone, now)
+        return None if self.problem else windows.closes_in_minute(self.windows, self.time_zone, int(now // 60))
 
     def opens_at(self, now: float) -> float | None:
         return None if self.problem else windows.opens_at([windows.parse(text) for text in self.windows], self.zone, now)
@@ -79,8 +87,13 @@ class Group:
 
 def listed(connection: Connection) -> list[Group]:
     """All, by name."""
-    rows = connection.execute(select(device_groups).order_by(g.name))
-    return [Group(r.name, r.tags, r.channel, tuple(json.loads(r.windows)), r.time_zone, r.who, r.at) for r in rows]
+    return [_group(*row) for row in connection.execute(select(device_groups).order_by(g.name))]
+
+
+@functools.lru_cache(2 * MAX_GROUPS)
+def _group(name: str, tags: str, channel: str, texts: str, time_zone: str, who: str, at: float) -> Group:
+    """By all that its row says: equal rows are one group, whose rule is parsed once."""
+    return Group(name, tags, channel, tuple(json.loads(texts)), time_zone, who, at)
 
 
 def find(connection: Connection, name: str) -> Group:
@@ -119,7 +132,7 @@ def save(connection: Connection, name: str, asked: GroupRequest, who: str) -> No
     connection.execute(delete(group_devices).where(group_devices.c.name == name))
     if asked.devices:
         connection.execute(insert(group_devices), [{"name": name, "device": device} for device in dict.fromkeys(asked.devices)])
-    apply_channels(connection)
+    apply(connection)
     event_log.record(connection, "group changed", f"{name} by {who}: {words(asked)}"[:500])
 
 
@@ -128,7 +141,8 @@ def remove(connection: Connection, name: str, who: str) -> None:
     find(connection, name)
     connection.execute(delete(device_groups).where(g.name == name))
     connection.execute(delete(group_devices).where(group_devices.c.name == name))
-    apply_channels(connection)
+    connection.execute(delete(group_pins).where(group_pins.c.name == name))
+    apply(connection)
     event_log.record(connection, "group deleted", f"{name} by {who}")
 
 
@@ -143,13 +157,19 @@ def set_channel(connection: Connection, device: str, channel: str, who: str) -> 
     if channel:
         values = {"channel": checked_name(channel, "channel"), "who": who[:63], "at": time.time()}
         connection.execute(insert(device_channels).values(device=device, **values))
-    apply_channels(connection, device)
+    _apply_channels(connection, device)
     now = str(connection.execute(select(devices.c.channel).where(devices.c.name == device)).scalar_one())
     event_log.record(connection, "channel changed", f"{device} by {who}: {now}")
     return now
 
 
-def apply_channels(connection: Connection, device: str | None = None) -> None:
+def apply(connection: Connection, device: str | None = None) -> None:
+    """Groups or tags changed: bring each device's channel and its groups' pins up to date, or those of this one."""
+    _apply_channels(connection, device)
+    _apply_pins(connection, device)
+
+
+def _apply_channels(connection: Connection, device: str | None = None) -> None:
     """Bring each device's channel up to date: its own, else the first group's that has one, else `stable`.
 
     While the tags of a group with a channel cannot be read, a device that no other group has keeps the channel that it has.
@@ -164,6 +184,31 @@ def apply_channels(connection: Connection, device: str | None = None) -> None:
         wanted = func.coalesce(own, usual)
         changed = update(table).where(table.c.channel != wanted).values(channel=wanted)
         connection.execute(changed.where(name == device) if device is not None else changed)
+
+
+def _apply_pins(connection: Connection, device: str | None) -> None:
+    """Of each model a device has the pin of the first group, by name, that pins one.
+
+    While the tags of a group cannot be read, those that it pins stay pinned.
+    """
+    groups, p = {group.name: group for group in listed(connection)}, device_group_pins.c
+    unread = [group.name for group in groups.values() if group.tags and not group.rule]
+    doomed = delete(device_group_pins).where(p.name.not_in(unread))
+    connection.execute(doomed.where(p.device == device) if device is not None else doomed)
+    by_model: dict[str, list[Any]] = {}
+    for row in connection.execute(select(group_pins).order_by(group_pins.c.name)):
+        if row.name in groups and row.name not in unread:
+            by_model.setdefault(row.model, []).append(row)
+    for model, rows in by_model.items():
+        has = [condition(groups[row.name], devices.c.name) for row in rows]
+        stays = select(p.device).where(p.device == devices.c.name, p.model == model).exists()
+        target, name = (
+            case(*((one, literal(row._mapping[column])) for one, row in zip(has, rows, strict=True)))
+            for column in ("target", "name")
+        )
+        wanted = select(devices.c.name, literal(model), target, name).where(or_(*has), ~stays)
+        wanted = wanted.where(devices.c.name == device) if device is not None else wanted
+        connection.execute(insert(device_group_pins).from_select(["device", "model", "target", "name"], wanted))
 
 
 def condition(group: Group, device: Any) -> ColumnElement[bool]:
@@ -190,7 +235,22 @@ def of_device(connection: Connection, device: str) -> list[Group]:
         return []
     tags = set(connection.execute(select(device_tags.c.tag).where(device_tags.c.device == device)).scalars())
     named = set(connection.execute(select(group_devices.c.name).where(group_devices.c.device == device)).scalars())
+    return chosen(groups, named, tags)
+
+
+def chosen(groups: Sequence[Group], named: Collection[str], tags: Collection[str]) -> list[Group]:
+    """Those that a device with these tags is in; `named`: the groups that name it."""
     return [one for one in groups if one.name in named or (one.rule and expression.matches(one.rule, tags))]
+
+
+# Of a device of `devices`: its tags, and the groups that name it, with spaces between; nothing where there are no groups.
+TAGS = select(func.aggregate_strings(device_tags.c.tag, " ")).where(device_tags.c.device == devices.c.name).correlate(devices)
+NAMED = select(func.aggregate_strings(group_devices.c.name, " ")).where(group_devices.c.device == devices.c.name).correlate(devices)
+HAS_GROUPS = exists().select_from(device_groups)
+OF_A_DEVICE = (
+    HAS_GROUPS.label("has_groups"),
+    case((HAS_GROUPS, TAGS.scalar_subquery())).label("tags"), case((HAS_GROUPS, NAMED.scalar_subquery())).label("named"),
+)  # fmt: skip
 
 
 def with_windows(groups: Sequence[Group]) -> Group | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,15 @@ def closes_at(windows: Sequence[Window], zone: ZoneInfo, now: float) -> float | 
         if begin <= (now if ends is None else ends) and end > (now if ends is None else ends):
             ends = end
     return ends
+
+
+@functools.lru_cache(1024)
+def closes_in_minute(texts: tuple[str, ...], zone: str, minute: int) -> float | None:
+    """As `closes_at` within a minute since 1970: windows begin and end at whole ones. Each device that polls asks.
+
+    Raises UsageError.
+    """
+    return closes_at([parse(text) for text in texts], zone_of(zone), minute * 60.0)
 
 
 def opens_at(windows: Sequence[Window], zone: ZoneInfo, now: float) -> float | None:

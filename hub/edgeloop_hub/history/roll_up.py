@@ -1,29 +1,33 @@
 """Old reports become sums: one row for each device, bundle and hour, and later for each day.
 
 A batch is one transaction that deletes rows and adds them to sums, so that a process that is killed loses nothing and doubles
-nothing; several at once take turns. The newest report of each device stays as it is.
+nothing; several at once take turns. The newest report of each device stays as it is. No batch waits for the disk: after a power cut
+its rows are there again, and are summed again.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Row, Table, and_, bindparam, delete, func, insert, or_, select, tuple_
+from sqlalchemy import Connection, Row, Table, and_, delete, insert, or_, select, tuple_
 
 from edgeloop_contract.messages import DriftReport, Heartbeat
+from edgeloop_hub.history import due_rows
+from edgeloop_hub.history.due_rows import Due
 from edgeloop_hub.history.sums import BeatSums, DriftSums, decoded, span_begin
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.history_tables import device_history
+from edgeloop_hub.storage.many_rows import delete_rows
 from edgeloop_hub.storage.schema import drifts, facts, heartbeats
 
 HOUR, DAY = 3600, 86400
-DEVICES = 16  # that one batch looks at: with a report each five minutes an hour of all of them is one transaction
+DEVICES = 64  # that one batch looks at: with a report each five minutes it takes some transactions, with one an hour a single one
 ROWS, MAX_BYTES = 200, 1 << 20  # of each kind, that one transaction sums: some 10 ms
 HOURS_SHARE = 0.8  # of the time; the rest is left to days
 MAX_BUNDLES = 8  # of a device and hour or day; what others reported is summed as of no bundle
@@ -84,31 +88,46 @@ class _Sums:
             }  # fmt: skip
 
 
-def roll_up(database: Database, settings: Settings, seconds: float, needed_since: float = math.inf) -> Progress:
-    """Sum what is old enough, for at most so many seconds. `needed_since`: reports since then stay as they are."""
+def roll_up(
+    database: Database, settings: Settings, seconds: float, needed_since: float = math.inf, backlog_seconds: float = 0.0
+) -> Progress:  # fmt: skip
+    """Sum what is old enough, for at most so many seconds. `needed_since`: reports since then stay as they are.
+
+    `backlog_seconds`: instead, where the hour or the day before is not done yet.
+    """
     now = time.time()
     full = min(settings.full_history_seconds, settings.history_seconds)
     cutoffs = {HOUR: span_begin(min(now - full, needed_since), HOUR), DAY: span_begin(now - settings.history_seconds, DAY)}
     kept = settings.day_history_seconds if settings.day_history_seconds > settings.history_seconds else settings.history_seconds
-    rows, behind, begun = 0, 0.0, time.monotonic()
+    walks = {span: _walk(database, name, cutoffs[span]) for name, span in WALKS.items()}
+    begun, rows, behind = time.monotonic(), 0, 0.0
+    seconds = max(seconds, backlog_seconds) if any(_behind(walks[span], cutoffs[span]) for span in walks) else seconds
     for name, span in WALKS.items():
-        walk = _walk(database, name, cutoffs[span])
-        ends = begun + seconds * (HOURS_SHARE if span == HOUR else 1)
-        rows += _go_on(database, span, walk, cutoffs[span], now - kept, ends)
+        walk, share = walks[span], HOURS_SHARE if span == HOUR and not walks[DAY].done else 1.0
+        rows += _go_on(database, span, walk, cutoffs[span], now - kept, begun + seconds * share)
         _keep(database, name, walk)
-        behind = max(behind, 0.0 if walk.done else cutoffs[span] - walk.cutoff)
+        behind = max(behind, _behind(walk, cutoffs[span]))
     return Progress(rows, behind)
+
+
+def _behind(walk: Walk, cutoff: float) -> float:
+    return 0.0 if walk.done else cutoff - walk.cutoff
 
 
 def _go_on(database: Database, span: int, walk: Walk, cutoff: float, before: float, ends: float) -> int:
     """From where a walk stands to its end, or to the end of the time; how many rows were summed."""
     rows = 0
     while not walk.done and time.monotonic() < ends:
-        names = _next_names(database, heartbeats if span == HOUR else device_history, walk.after)
-        while count := _hours(database, names, cutoff) if span == HOUR else _days(database, names, cutoff, before):
-            rows += count
-            if time.monotonic() > ends:
-                return rows
+        if span == HOUR:
+            names, due = due_rows.reports(database, walk.after, cutoff)
+        else:
+            names, due = due_rows.hours(database, walk.after, cutoff, before)
+        for first in range(0, len(due), DEVICES):
+            some = due[first : first + DEVICES]
+            while count := _hours(database, some) if span == HOUR else _days(database, [d.name for d in some], cutoff, before):
+                rows += count
+                if time.monotonic() > ends:
+                    return rows
         walk.after, walk.done = names[-1] if names else "", not names
     return rows
 
@@ -134,23 +153,11 @@ def _keep(database: Database, name: str, walk: Walk) -> None:
         connection.execute(insert(facts).values(name=name, at=time.time(), body=msgspec.json.encode(walk).decode()))
 
 
-def _next_names(database: Database, table: Table, after: str) -> list[str]:
-    """The next devices that have rows: one look into the index for each, whatever the number of their rows."""
-    first = select(func.min(table.c.device).label("device")).where(table.c.device > after)
-    found = first.cte("found", recursive=True)
-    further = select(func.min(table.c.device)).where(table.c.device > found.c.device).scalar_subquery()
-    found = found.union_all(select(further).where(found.c.device.is_not(None)))
-    with database.reading() as connection:
-        rows = connection.execute(select(found.c.device).where(found.c.device.is_not(None)).limit(DEVICES))
-        return [row.device for row in rows]
-
-
-def _hours(database: Database, names: list[str], cutoff: float) -> int:
+def _hours(database: Database, due: Sequence[Due]) -> int:
     """Sum some reports of these devices by hour; how many."""
-    if not names:
-        return 0
     with database.reading() as connection:
-        beats, drifted = (_old_rows(connection, table, names, cutoff) for table in (heartbeats, drifts))
+        beats = _old_rows(connection, heartbeats, {one.name: one.beats for one in due})
+        drifted = _old_rows(connection, drifts, {one.name: one.drifts for one in due})
     if not beats and not drifted:
         return 0
     more = _Sums(HOUR)
@@ -158,7 +165,7 @@ def _hours(database: Database, names: list[str], cutoff: float) -> int:
         _add_beat(more, row)
     for row in drifted:
         _add_drift(more, row)
-    with database.writing() as connection:
+    with database.writing(durable=False) as connection:
         if _are_mine(connection, heartbeats, beats) and _are_mine(connection, drifts, drifted):
             _add_kept(connection, more)
         else:
@@ -166,13 +173,12 @@ def _hours(database: Database, names: list[str], cutoff: float) -> int:
     return len(beats) + len(drifted)
 
 
-def _old_rows(connection: Connection, table: Table, names: Sequence[str], cutoff: float) -> list[Row[Any]]:
-    """Some reports before `cutoff`, but for the newest of a device."""
-    row = connection.execute(select(*(_newest(table, name).label(f"at_{i}") for i, name in enumerate(names)))).one()
-    newest = [(name, at) for name, at in zip(names, row, strict=True) if at is not None]
-    here = [and_(table.c.device == name, table.c.at < at) for name, at in newest if at < cutoff]
-    if usual := [name for name, at in newest if at >= cutoff]:
-        here.append(and_(table.c.device.in_(usual), table.c.at < cutoff))
+def _old_rows(connection: Connection, table: Table, until: Mapping[str, float]) -> list[Row[Any]]:
+    """Some reports of each device before a time: the same one of most devices, as the newest report stays."""
+    by_time = dict[float, list[str]]()
+    for name, at in until.items():
+        by_time.setdefault(at, []).append(name)
+    here = [and_(table.c.device.in_(names), table.c.at < at) for at, names in by_time.items() if at > 0]
     if not here:
         return []
     columns = [table.c[name] for name in ("device", "key", "at", "sha256", "body")]
@@ -184,16 +190,9 @@ def _old_rows(connection: Connection, table: Table, names: Sequence[str], cutoff
     return rows
 
 
-def _newest(table: Table, name: str) -> Any:
-    return select(func.max(table.c.at)).where(table.c.device == name).scalar_subquery()
-
-
 def _are_mine(connection: Connection, table: Table, rows: list[Row[Any]]) -> bool:
     """Delete these reports. False: another tick has summed some of them."""
-    if not rows:
-        return True
-    one = delete(table).where(table.c.device == bindparam("of_device"), table.c.key == bindparam("of_key"))
-    return connection.execute(one, [{"of_device": row.device, "of_key": row.key} for row in rows]).rowcount == len(rows)
+    return delete_rows(connection, table, [{"device": row.device, "key": row.key} for row in rows]) == len(rows)
 
 
 def _add_beat(sums: _Sums, row: Row[Any]) -> None:
@@ -232,8 +231,6 @@ def _add_kept(connection: Connection, more: _Sums) -> None:
 
 def _days(database: Database, names: list[str], cutoff: float, before: float) -> int:
     """Sum some hours of these devices by day, and forget days that ended before `before`; how many rows."""
-    if not names:
-        return 0
     mine = device_history.c.device.in_(names)
     old_hours = (mine, device_history.c.span == HOUR, device_history.c.begins < cutoff)
     old_days = (mine, device_history.c.span == DAY, device_history.c.begins < before - DAY)
@@ -244,7 +241,7 @@ def _days(database: Database, names: list[str], cutoff: float, before: float) ->
     if not hours and not days:
         return 0
     more = _Sums(DAY)
-    with database.writing() as connection:
+    with database.writing(durable=False) as connection:
         if days:
             connection.execute(delete(device_history).where(tuple_(*columns).in_(days)))
         if hours:

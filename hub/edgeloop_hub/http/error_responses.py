@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,8 +13,11 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from sqlalchemy.exc import DataError as ValuesError
 
-from edgeloop_contract.errors import EdgeloopError
+from edgeloop_contract.errors import EdgeloopError, StorageError
 
+LOG = logging.getLogger("edgeloop_hub")
+DRIVER, LOG_SECONDS = "(psycopg", 60.0
+_logged: dict[str, float] = {}  # when, by the clock that only goes on
 UNREADABLE = (RecursionError, OverflowError, UnicodeError, ValuesError)  # which only the request can cause
 PROTOCOL = "/v2"
 C = TypeVar("C", bound=type)
@@ -73,7 +78,21 @@ def _first_mistake(extra: Any) -> str:
 
 def _expected_error(request: Request[Any, Any, Any], error: EdgeloopError) -> Response[Any]:
     """The client has to mend what our own errors say, except those of our disk or database."""
-    return _response(request, 503 if error.exit_code == 7 else 400, str(error))
+    return _response(request, 503 if error.exit_code == StorageError.exit_code else 400, public_words(error))
+
+
+def public_words(error: EdgeloopError) -> str:
+    """What is said over the network: PostgreSQL's driver names the server's address, port and user, and strangers ask too.
+
+    The log has all of it, once a minute.
+    """
+    text = str(error)
+    if DRIVER not in text:
+        return text
+    if time.monotonic() - _logged.get(DRIVER, -LOG_SECONDS) >= LOG_SECONDS:
+        _logged[DRIVER] = time.monotonic()
+        LOG.error("%s", text)
+    return "the database does not answer, or has no room; the hub's log says more. Try again later"
 
 
 def _unreadable(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:

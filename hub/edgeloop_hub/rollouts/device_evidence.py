@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import msgspec
 
 from edgeloop_hub.rollouts.label_mix import LabelMixes
 
 
-@dataclass
-class DeviceEvidence:
-    """One device's reports from one bundle, added up. `worked`: its model has answered something."""
+class DeviceEvidence(msgspec.Struct, gc=False):
+    """One device's reports from one bundle, added up. `worked`: its model has answered something.
+
+    A tick reads one for each device: a struct is decoded in half of the time, and nothing in it needs the garbage collector.
+    """
 
     hours: float = 0.0
     crashes: float = 0.0
@@ -20,8 +22,8 @@ class DeviceEvidence:
     confidence_reports: int = 0
     confidence_means: float = 0.0  # sums over reports, of their means and of the squares of these
     confidence_mean_squares: float = 0.0
-    labels: dict[str, int] = field(default_factory=dict)
-    mixes: LabelMixes = field(default_factory=LabelMixes)
+    labels: dict[str, int] = {}
+    mixes: LabelMixes = msgspec.field(default_factory=LabelMixes)
     drift: float = 0.0  # the sum over `drift_reports`
     drift_reports: int = 0
     right: int = 0

@@ -1,11 +1,10 @@
-"""What a rollout's gates judge by: who is in the cohort, who failed, and the sums of each device's reports.
+"""What a rollout's gates judge by: who failed, and the sums of each device's reports.
 
 The hub believes no claim of a device beyond what the time allows, and reads no more than a tick has room for.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
@@ -16,19 +15,16 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, func, insert, select
 
 from edgeloop_contract.messages import Heartbeat
-from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift.reports import faulty
-from edgeloop_hub.groups.store import MARK, marked_condition
 from edgeloop_hub.rollouts.device_evidence import ByDevice, DeviceEvidence
 from edgeloop_hub.rollouts.policy import OPEN, Rollout
 from edgeloop_hub.samples import accuracy
 from edgeloop_hub.storage.deletion import Old
-from edgeloop_hub.storage.fleet_tables import device_pins
-from edgeloop_hub.storage.many_rows import Changes, update_rows
-from edgeloop_hub.storage.schema import bundles, device_bundles, devices, events, heartbeats, rollout_evidence, rollouts
+from edgeloop_hub.storage.many_rows import Changes, read_in_parts, update_rows
+from edgeloop_hub.storage.schema import bundles, events, heartbeats, rollout_evidence, rollouts
 
 HOUR = 3600.0
 MAX_BUNDLES = 4  # of one device, in one rollout
@@ -38,54 +34,11 @@ MAX_REPORTS = 500_000  # of the newest that one comparison reads
 USUAL_POLL_SECONDS = 300.0
 MIN_WINDOW_SECONDS = HOUR
 DEVICES_PER_QUERY = 500  # devices that one query names
+ROWS_AT_ONCE = 10_000  # of sums: as many texts are held beside what they say
 MAX_ANSWERS_PER_SECOND = 10_000  # that a device is believed
 MAX_KEPT_LABELS = 100  # of one device's sums: a bundle with more has that many groups of labels, the same on each device
 MAX_BODY_BYTES = 32_768  # of a report that only a forecast reads
 MAX_CRASHES_PER_HOUR, FIRST_CRASHES = 60.0, 8.0  # the agent waits a minute between restarts, after the first few
-
-
-class Members(NamedTuple):
-    """Devices of a rollout's channel and model: those of the cohort so far, and the others.
-
-    `need_upgrade`: how many of the others are in a cohort's step, and cannot read the bundle.
-    """
-
-    cohort: list[EnrolledDevice]
-    others: list[EnrolledDevice]
-    need_upgrade: int
-
-
-def members(connection: Connection, rollout: Rollout) -> Members:
-    columns: list[ColumnElement[Any]] = [devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256]
-    columns += [devices.c.heartbeat] if rollout.schema > 1 else []  # a large column, for the newest schema alone
-    here = (devices.c.channel == rollout.channel, devices.c.revoked.is_(None))
-    marks = sorted({step.label for step in rollout.plan.steps if step.label.startswith(MARK)})
-    columns += [marked_condition(connection, mark, devices.c.name).label(f"in_{n}") for n, mark in enumerate(marks)]
-    rows = select(*columns).where(*here, devices.c.model == rollout.model)
-    # Those that run it beside their first bundle: `sha256` is that of this model.
-    beside = select(*columns[:4], device_bundles.c.sha256, *columns[5:]).join(
-        device_bundles, device_bundles.c.device == devices.c.name
-    )
-    beside = beside.where(*here, device_bundles.c.model == rollout.model, devices.c.model != rollout.model)
-    pins = select(device_pins.c.device).join(bundles, bundles.c.target == device_pins.c.target)
-    pins = pins.where(bundles.c.model == rollout.model, device_pins.c.target != rollout.target)
-    pinned = set(connection.execute(pins).scalars())
-    cohort: list[EnrolledDevice] = []
-    others: list[EnrolledDevice] = []
-    need_upgrade = 0
-    for r in [*connection.execute(rows), *connection.execute(beside)]:
-        labels = [*json.loads(r.labels), *(mark for n, mark in enumerate(marks) if r._mapping[f"in_{n}"])]
-        device = EnrolledDevice(r.name, labels, r.channel, r.model, r.sha256)
-        inside = device.name not in pinned and rollout.cohort_has(device.name, device.labels)
-        reads = rollout.schema == 1 or device.sha256 == rollout.target_sha256 or _reads(r.heartbeat) >= rollout.schema
-        need_upgrade += inside and not reads
-        (cohort if inside and reads else others).append(device)
-    return Members(cohort, others, need_upgrade)
-
-
-def _reads(heartbeat: str) -> int:
-    beat = beat_of(heartbeat)
-    return beat.reads if beat is not None else 1
 
 
 def failures(connection: Connection, rollout: Rollout, names: Iterable[str]) -> set[str]:
@@ -93,6 +46,9 @@ def failures(connection: Connection, rollout: Rollout, names: Iterable[str]) -> 
     began = select(rollouts.c.began).where(rollouts.c.id == rollout.id).scalar_subquery()
     rows = select(events.c.source).where(events.c.target == rollout.target, events.c.kind.in_(FAILED), events.c.at >= began - 1)
     return {row.source for row in connection.execute(rows.distinct())} & set(names)
+
+
+_EVIDENCE = msgspec.json.Decoder(DeviceEvidence)
 
 
 class Told(NamedTuple):
@@ -177,19 +133,20 @@ def begin(connection: Connection, number: int) -> None:
 
 def kept(connection: Connection, rollout: Rollout) -> dict[str, ByDevice] | None:
     """What was added up since the rollout began, by bundle's digest and device; None for one that began with an earlier release."""
-    rows = connection.execute(select(rollout_evidence).where(rollout_evidence.c.rollout == rollout.id)).all()
-    if not any(row.device == "" for row in rows):
+    r = rollout_evidence.c
+    if connection.execute(select(r.device).where(r.rollout == rollout.id, r.device == "")).first() is None:
         return None
-    found: dict[str, ByDevice] = {}
-    for row in rows:
-        if row.device and (sums := _decoded(row.body)) is not None:
-            found.setdefault(row.sha256, {})[row.device] = sums
+    query, found = select(r.device, r.sha256, r.body).where(r.rollout == rollout.id, r.device != ""), dict[str, ByDevice]()
+    rows: Iterable[Any] = read_in_parts(connection, query, [r.device, r.sha256], ROWS_AT_ONCE)
+    for device, sha256, body in rows:
+        if (sums := _decoded(body)) is not None:
+            found.setdefault(sha256, {})[device] = sums
     return found
 
 
 def _decoded(body: str) -> DeviceEvidence | None:
     try:
-        return msgspec.json.decode(body, type=DeviceEvidence)
+        return _EVIDENCE.decode(body)
     except msgspec.MsgspecError:  # of another release
         return None
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.gate_messages import GatePower
 from edgeloop_contract.rollout import RolloutPlan
-from edgeloop_hub.rollouts import evidence, power
+from edgeloop_hub.rollouts import cohort, evidence, power
 from edgeloop_hub.rollouts.policy import Rollout, is_in
 from edgeloop_hub.storage.schema import bundles
 from edgeloop_hub.updates.registry import needed_schema
@@ -31,7 +31,7 @@ def of_plan(connection: Connection, target: str, plan: RolloutPlan, channel: str
         0, channel or row.channel, row.model, target, row.sha256, plan, "running", len(plan.steps) - 1, 0.0,
         needed_schema(row.about),
     )  # fmt: skip
-    found = evidence.members(connection, rollout)
+    found = cohort.members(connection, rollout)
     everybody = [*found.cohort, *found.others]
     sha256s = {device.sha256 for device in everybody if device.sha256} - {row.sha256}
     asked = {device.name for device in everybody[:: max(1, len(everybody) // ASKED)]}

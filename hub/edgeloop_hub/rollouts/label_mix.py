@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 
 __all__ = ["MIN_REPORTS", "OUTLIER", "LabelMixes", "moved", "table_of"]
@@ -22,15 +22,14 @@ OUTLIER = 10.0  # times the median: for no more than that a device counts
 MIN_REPORTS = 3  # of each side: with fewer, their scatter is not known
 
 
-@dataclass
-class LabelMixes:
+class LabelMixes(msgspec.Struct, gc=False):
     """Sums over one device's reports, from which the scatter around any shares follows: bounded, however many reports there are."""
 
     reports: int = 0
     squares: float = 0.0  # of the reports' answers
-    by_label: dict[str, int] = field(default_factory=dict)
-    squares_by_label: dict[str, float] = field(default_factory=dict)
-    products_by_label: dict[str, float] = field(default_factory=dict)  # of a label's answers and all answers
+    by_label: dict[str, int] = {}
+    squares_by_label: dict[str, float] = {}
+    products_by_label: dict[str, float] = {}  # of a label's answers and all answers
 
     @classmethod
     def of(cls, labels: Mapping[str, int]) -> LabelMixes:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from edgeloop_contract.rollout import RolloutPlan, RolloutState, Step
@@ -13,11 +15,10 @@ BUCKETS = 10_000
 OPEN: tuple[RolloutState, ...] = ("running", "paused", "halted")  # a rollout that is not over
 
 
-def is_in(step: Step, device: str, labels: list[str], salt: str) -> bool:
+def is_in(step: Step, device: str, labels: Sequence[str], salt: str) -> bool:
     """Whether a device is in a step's cohort. `salt`: the rollout's target, so that other devices go first each time."""
     if step.percent:
-        place = int(hashlib.sha256(f"{salt}\0{device}".encode()).hexdigest()[:12], 16) % BUCKETS
-        return place < step.percent / 100 * BUCKETS
+        return _bucket(device, salt) < step.percent / 100 * BUCKETS
     return device in step.devices or (bool(step.label) and step.label in labels)
 
 
@@ -36,11 +37,26 @@ class Rollout:
     step_began: float
     schema: int = 1  # the lowest reader that runs the bundle
 
-    def cohort_has(self, device: str, labels: list[str]) -> bool:
-        return any(is_in(step, device, labels, self.target) for step in self.plan.steps[: self.step + 1])
+    def cohort_has(self, device: str, labels: Sequence[str]) -> bool:
+        """As `is_in` of any step so far. A device has one place in all shares: it is in one of them if it is in the largest."""
+        share, names, wanted = self._reached
+        by_share = share >= BUCKETS or (share > 0 and _bucket(device, self.target) < share)
+        return by_share or device in names or not wanted.isdisjoint(labels)
+
+    @cached_property
+    def _reached(self) -> tuple[float, frozenset[str], frozenset[str]]:
+        """Of the steps so far: the largest share, in buckets; devices and labels that are named."""
+        steps = self.plan.steps[: self.step + 1]
+        share = max((step.percent / 100 * BUCKETS for step in steps if step.percent), default=0.0)
+        named = [step for step in steps if not step.percent]
+        return share, frozenset(n for s in named for n in s.devices), frozenset(s.label for s in named if s.label)
 
 
-def assigned(device: str, labels: list[str], running_sha256: str, released: str, rollout: Rollout | None) -> str:
+def _bucket(device: str, salt: str) -> int:
+    return int(hashlib.sha256(f"{salt}\0{device}".encode()).hexdigest()[:12], 16) % BUCKETS
+
+
+def assigned(device: str, labels: Sequence[str], running_sha256: str, released: str, rollout: Rollout | None) -> str:
     """The target for a device. Who has the new bundle keeps it while the rollout is halted or paused; no other gets it."""
     if rollout is None or rollout.state in ("returned", "aborted", "done"):
         return released
@@ -54,7 +70,8 @@ def assigned(device: str, labels: list[str], running_sha256: str, released: str,
 class Assessment:
     """A rollout's gates, and devices: of the steps so far, of those that answered samples with the new bundle, that failed.
 
-    `need_upgrade`: devices of the steps so far whose agent cannot read the bundle. They are offered nothing, and not counted.
+    `need_upgrade`: devices of the steps so far whose agent cannot read the bundle; `pinned`: those that are pinned to another
+    one. They are offered nothing, and not counted.
     """
 
     findings: list[Finding]
@@ -62,6 +79,7 @@ class Assessment:
     reported: int
     failed: int
     need_upgrade: int = 0
+    pinned: int = 0
 
 
 def lacks_answers(plan: RolloutPlan, cohort: int, reported: int, failed: int) -> str:

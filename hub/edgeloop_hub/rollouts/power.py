@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +24,10 @@ REPORTS_PER_HOUR = 12.0  # of an agent with the usual settings
 MIN_DEVICES = 5  # with figures, for a spread to be known
 DRAWN, MAX_OTHERS = 400, 1000  # by draws where devices are few
 FEW_CRASHES = 100.0  # expected ones, up to which they are counted exactly
+WEAK, GOOD = 0.5, 0.8  # shares of rollouts: below the first one it is said what would find it in the second
+SOAKS = (6.0, 24.0, 72.0, 168.0)  # hours that are tried
+NOTHING_HELPS = "; neither a week's soak nor more devices would find it in most rollouts"
+MAX_DOUBLINGS = 11  # of the step's devices
 MORE = 3.0  # times as many crashes, or failures, as an example of a bundle that is worse
 
 
@@ -77,24 +82,53 @@ def _spread(values: np.ndarray, usual: float) -> float:
 
 
 def of_step(gates: GateLimits, fleet: Baseline, step: int, new: int, old: int, hours: float) -> list[GatePower]:
-    """Of each gate, for so many devices on each side, each with so many hours of reports. `step`: from 1."""
+    """Of each gate, for so many devices on each side, each with so many hours of reports. `step`: from 1.
+
+    A gate that more likely misses such a bundle says what would help: a longer soak, or more devices.
+    """
     if not new:
         return []
     hours = max(hours, 1 / REPORTS_PER_HOUR)
+    here = _found(gates, fleet, step, new, old, hours)
+    weak = [gate for gate, (_, found) in here.items() if found is not None and found < WEAK]
+    helps = _helps(partial(_found, gates, fleet, step), weak, new, old, hours) if weak else {}
+    made = []
+    for gate, (what, found) in here.items():
+        sides = f"{new:,} {'device' if new == 1 else 'devices'} against {old:,} for {hours:,.3g} h"
+        text = f"with {sides}, {what} is found in {found:.0%}{helps.get(gate, '')}" if found is not None else what
+        assumed = "" if fleet.known or found is None else " (spreads are assumed: no reports yet)"
+        made.append(GatePower(step=step, gate=gate, found=found, text=text + assumed))
+    return made
+
+
+Found = dict[str, tuple[str, float | None]]  # by gate: what is worse, and in which share of rollouts that is found
+
+
+def _found(gates: GateLimits, fleet: Baseline, step: int, new: int, old: int, hours: float) -> Found:
+    """Of all its looks a gate has at least the power of the best one; early ones ask for less evidence, and have less."""
     doublings = math.ceil(math.log2(max(1.0, hours * REPORTS_PER_HOUR)))
-    # Of all its looks the gate has at least the power of the best one; early ones ask for less evidence, and have less.
-    best: dict[str, tuple[str, float | None]] = {}
+    best: Found = {}
     for i in range(doublings + 1):
         case = _Case(gates, fleet, new, old, hours / 2 ** (doublings - i), gates.alpha * looks.share(step + i))
         for gate, what, found in case.gates_found():
             best[gate] = (what, found if found is None else max(found, best.get(gate, ("", 0.0))[1] or 0.0))
-    made = []
-    for gate, (what, found) in best.items():
-        sides = f"{new:,} {'device' if new == 1 else 'devices'} against {old:,} for {hours:,.3g} h"
-        text = f"with {sides}, {what} is found in {found:.0%}" if found is not None else what
-        assumed = "" if fleet.known or found is None else " (spreads are assumed: no reports yet)"
-        made.append(GatePower(step=step, gate=gate, found=found, text=text + assumed))
-    return made
+    return best
+
+
+def _helps(found: Callable[[int, int, float], Found], weak: Sequence[str], new: int, old: int, hours: float) -> dict[str, str]:
+    """What would find it in most rollouts, in words, by gate: the shortest soak, and the fewest devices that do."""
+    soaks = {f"a soak of {soak:g} h": found(new, old, soak) for soak in SOAKS if soak > hours}
+    more: dict[str, Found] = {}
+    for count in (new * 2**i for i in range(1, MAX_DOUBLINGS) if new * 2**i <= MAX_OTHERS):
+        others = max(new + old - count, count) if old else 0
+        more[f"{count:,} devices against {others:,}"] = found(count, others, hours)
+    said = {}
+    for gate in weak:
+        first = [next((words for words, by in options.items() if (by[gate][1] or 0) >= GOOD), "") for options in (soaks, more)]
+        better = " or ".join(filter(None, first))
+        alone = ", a longer soak alone would not" if soaks and not first[0] else ""
+        said[gate] = f"; {better} would find it in {GOOD:.0%} or more{alone}" if better else NOTHING_HELPS
+    return said
 
 
 @dataclass(frozen=True)
@@ -158,8 +192,10 @@ class _Case:
         most = min(expected, 1e6)
         counts = np.arange(1, int(most + 10 * math.sqrt(most) + 20))
         apart = self.fleet.crashes / (2 * math.sqrt(max(rate, 1e-12)))
-        spread = math.hypot(apart, 0.5 / math.sqrt(self.hours))  # of the rates' roots
-        by_spread = self._normal(math.sqrt(worse) - math.sqrt(rate), 0.0, spread, spread) if self._by_spread else 1.0
+        chance = 0.5 / math.sqrt(self.hours)
+        # Of the rates' roots. A bundle that crashes more often does so as many times on each device: these lie further apart.
+        spreads = [math.hypot(apart * math.sqrt(each / max(rate, 1e-12)), chance) for each in (worse, rate)]
+        by_spread = self._normal(math.sqrt(worse) - math.sqrt(rate), 0.0, *spreads) if self._by_spread else 1.0
         before, share = rate * self.old * self.hours, self.new / (self.new + self.old)
         tested = betainc(counts, before + 1, share) < self.level
         tested &= counts / (self.new * self.hours) - rate > self.gates.max_crashes_per_hour
@@ -184,13 +220,22 @@ class _Case:
 
     def _normal(self, effect: float, limit: float, spread: float, old_spread: float) -> float:
         """The share of rollouts in which the difference is larger than tolerated, and its p below the level."""
-        from scipy.special import nctdtr, ndtr, ndtri, stdtrit
+        from scipy.special import ndtr, ndtri
 
+        wide = math.sqrt(spread**2 / self.new + old_spread**2 / self.old)
         if not comparison.plenty(self.new, self.old, self.level) and self._by_spread:
-            free, error = self.new + self.old - 2, max(1e-9, old_spread * math.sqrt(1 / self.new + 1 / self.old))
-            return float(min(1 - nctdtr(free, effect / error, -stdtrit(free, self.level)), ndtr((effect - limit) / error)))
+            return float(min(self._by_student(effect, spread, old_spread), ndtr((effect - limit) / max(1e-9, wide))))
         quantile = -float(ndtri(self.level))
         by_chance = old_spread * math.sqrt(1 / self.new + 1 / self.old)
         least = max(limit, quantile * by_chance)
-        wide = max(1e-9, math.sqrt(spread**2 / self.new + old_spread**2 / self.old))
-        return float(ndtr((effect - least) / wide))
+        return float(ndtr((effect - least) / max(1e-9, wide)))
+
+    def _by_student(self, effect: float, spread: float, old_spread: float) -> float:
+        """The share in which Student's t with a common variance is beyond its level, where the sides' spreads differ."""
+        from scipy.special import nctdtr, stdtrit
+
+        free = self.new + self.old - 2
+        error = max(1e-9, math.sqrt(spread**2 / self.new + old_spread**2 / self.old))
+        common = ((self.new - 1) * spread**2 + (self.old - 1) * old_spread**2) / free
+        believed = max(1e-9, math.sqrt(common * (1 / self.new + 1 / self.old)))
+        return float(1 - nctdtr(free, effect / error, -stdtrit(free, self.level) * believed / error))

@@ -20,7 +20,7 @@ from edgeloop_contract.rollout import RolloutPlan, RolloutState
 from edgeloop_hub import event_log
 from edgeloop_hub.auth.accounts import checked_name
 from edgeloop_hub.groups import store
-from edgeloop_hub.rollouts import evidence, gate_views, rollout_store
+from edgeloop_hub.rollouts import cohort, evidence, gate_views, rollout_store
 from edgeloop_hub.rollouts.device_evidence import ByDevice
 from edgeloop_hub.rollouts.gates import Finding, judge
 from edgeloop_hub.rollouts.looks import Moment
@@ -117,7 +117,7 @@ def assess(connection: Connection, rollout: Rollout, may_look: bool = True) -> A
 
     Without `may_look` gates stand as their last looks left them: nothing is tested, and nothing is spent.
     """
-    inside, outside, need_upgrade = evidence.members(connection, rollout)
+    inside, outside, need_upgrade, pinned = cohort.members(connection, rollout)
     names = {d.name for d in inside}
     failed = evidence.failures(connection, rollout, names)
     began = connection.execute(select(rollouts.c.began).where(rollouts.c.id == rollout.id)).scalar_one()
@@ -140,7 +140,7 @@ def assess(connection: Connection, rollout: Rollout, may_look: bool = True) -> A
     past = rollout_store.past_looks(connection, rollout.id)
     moment = Moment(now, rollout.step_began, ends, may_look)
     findings = judge(rollout.plan.gates, new, old, len(failed), len(new.keys() - failed), past, moment)
-    return Assessment(findings, len(inside), len(working), len(failed), need_upgrade)
+    return Assessment(findings, len(inside), len(working), len(failed), need_upgrade, pinned)
 
 
 def carry_out(
@@ -233,7 +233,7 @@ def status(connection: Connection, number: int) -> RolloutStatus:
         assessment = Assessment([Finding("all gates", None, cannot_be_judged(error))], 0, 0, 0)
     return msgspec.structs.replace(
         summary, cohort=assessment.cohort, reported=assessment.reported, failed=assessment.failed,
-        need_upgrade=assessment.need_upgrade,
+        need_upgrade=assessment.need_upgrade, pinned=assessment.pinned,
         gates=gate_views.of(connection, number, row.step + 1, assessment.findings),
     )  # fmt: skip
 

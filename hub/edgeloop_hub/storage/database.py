@@ -90,13 +90,18 @@ class Database:
             yield connection
 
     @contextmanager
-    def writing(self, ordered: bool = True) -> Iterator[Connection]:
-        """A transaction. `ordered`: no other such one runs meanwhile, in any process."""
+    def writing(self, ordered: bool = True, durable: bool = True) -> Iterator[Connection]:
+        """A transaction. `ordered`: no other such one runs meanwhile, in any process.
+
+        Not `durable`: it does not wait for PostgreSQL's disk. A power cut may undo it as a whole: for what is then done again.
+        """
         with _translated(), self.engine.connect() as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
                 connection.begin()
+                if not durable:
+                    connection.execute(text("SET LOCAL synchronous_commit TO off"))
                 if ordered:
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ORDER_LOCK})
             begun = time.monotonic()

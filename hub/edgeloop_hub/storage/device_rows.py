@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from edgeloop_hub.storage.fleet_tables import device_states, device_tags
-from edgeloop_hub.storage.schema import devices
+from edgeloop_hub.storage.schema import devices, drifts
 
 SILENT_SECONDS = 3600.0  # at least
 NOTHING = {
@@ -40,9 +40,11 @@ def adopt(connection: Connection) -> int:
     connection.execute(update(device_states).where(late).values(revoked=func.coalesce(device_states.c.seen, 0.0)))
     mine = select(device_states.c.device).where(device_states.c.device == devices.c.name)
     columns = ("name", "channel", "revoked", "last_seen", "enrolled", "model", "version", "sha256", "labels", "heartbeat")
-    missing = connection.execute(select(*(devices.c[name] for name in columns)).where(~mine.exists())).all()
+    newest = select(drifts.c.body).where(drifts.c.device == devices.c.name).order_by(drifts.c.at.desc(), drifts.c.key).limit(1)
+    query = select(*(devices.c[name] for name in columns), newest.correlate(devices).scalar_subquery().label("drift"))
+    missing = connection.execute(query.where(~mine.exists())).all()
     for row in missing:
-        connection.execute(insert(device_states).values(**row_of(row)))
+        connection.execute(insert(device_states).values(**row_of(row) | _drifting(row.drift or "{}")))
         _add_labels(connection, row.name, json.loads(row.labels))
     return len(missing)
 
@@ -54,6 +56,20 @@ def row_of(row: Any) -> dict[str, Any]:
         "version": row.version, "sha256": row.sha256, "silent_after": (row.last_seen or row.enrolled) + SILENT_SECONDS, **NOTHING,
         "crashes": _crashes(row.heartbeat),
     }  # fmt: skip
+
+
+class _Drifting(msgspec.Struct):
+    drifting: bool = False
+    cause: str = ""
+
+
+def _drifting(report: str) -> dict[str, Any]:
+    """What the newest drift report said."""
+    try:
+        last = msgspec.json.decode(report, type=_Drifting)
+    except (msgspec.MsgspecError, RecursionError):
+        return {}
+    return {"drifting": int(last.drifting), "cause": last.cause[:200] if last.drifting else ""}
 
 
 class _Counted(msgspec.Struct):

@@ -128,6 +128,24 @@ device_groups = Table(  # `tags`: an expression; `windows`: JSON; empty: the gro
     Column("who", NAME, nullable=False),
     Column("at", Float, nullable=False),
 )
+group_pins = Table(  # bundles that a group's devices stay with, whatever is rolled out: one of each model
+    "group_pins",
+    metadata,
+    Column("name", NAME, primary_key=True),
+    Column("model", TARGET, primary_key=True),
+    Column("target", TARGET, nullable=False),
+    Column("who", NAME, nullable=False),
+    Column("at", Float, nullable=False),
+)
+device_group_pins = Table(  # those pins for each device; `name`: of the group
+    "device_group_pins",
+    metadata,
+    Column("device", NAME, primary_key=True),
+    Column("model", TARGET, primary_key=True),
+    Column("target", TARGET, nullable=False),
+    Column("name", NAME, nullable=False),
+    Index(None, "name"),
+)
 group_devices = Table(  # devices that a group names
     "group_devices",
     metadata,
@@ -166,5 +184,7 @@ FLEET_TABLES = (
     deltas,
     device_groups,
     group_devices,
+    group_pins,
+    device_group_pins,
     device_channels,
 )

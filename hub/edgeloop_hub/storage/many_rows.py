@@ -7,7 +7,21 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Column, Connection, LargeBinary, Row, Select, Table, TextClause, Update, bindparam, text, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    LargeBinary,
+    Row,
+    Select,
+    Table,
+    TextClause,
+    Update,
+    bindparam,
+    delete,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 POSTGRESQL: Any = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -76,6 +90,17 @@ def _recordset(table: Table, columns: Iterable[str], parameter: str) -> str:
     return f"json_to_recordset(CAST(:{parameter} AS json)) AS n({kinds})"
 
 
+def delete_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Delete rows by their primary keys; how many were there."""
+    if not rows:
+        return 0
+    if connection.dialect.name == "sqlite" or _has_bytes(table):
+        keys = tuple(column.name for column in table.primary_key.columns)
+        statement = delete(table).where(*(table.c[name] == bindparam(f"this_{name}") for name in keys))
+        return connection.execute(statement, [{f"this_{name}": row[name] for name in keys} for row in rows]).rowcount
+    return int(connection.execute(_delete_recordset(table), {"rows": _json(rows)}).rowcount)
+
+
 def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> set[tuple[Any, ...]]:
     """Insert those rows that are not there yet; returns the primary keys of these."""
     if not rows:
@@ -86,18 +111,19 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str,
     return {tuple(row) for row in connection.execute(_insert(table, connection.dialect.name), rows)}
 
 
-def read_in_parts(connection: Connection, query: Select[Any], by: Column[Any], size: int) -> Iterator[Row[Any]]:
-    """Rows in the order of `by`, a unique one of the query's columns, `size` at a time.
+def read_in_parts(connection: Connection, query: Select[Any], by: Sequence[Column[Any]], size: int) -> Iterator[Row[Any]]:
+    """Rows in the order of `by`, some of the query's columns that are unique together, `size` at a time.
 
     Without a cursor of the database: PostgreSQL has those in transactions alone, and reads take none.
     """
     part = query
     while True:
-        rows = connection.execute(part.order_by(None).order_by(by).limit(size)).all()
+        rows = connection.execute(part.order_by(None).order_by(*by).limit(size)).all()
         yield from rows
         if len(rows) < size:
             return
-        part = query.where(by > rows[-1]._mapping[by])
+        last = rows[-1]._mapping
+        part = query.where(tuple_(*by) > tuple_(*(last[column] for column in by)))
 
 
 @lru_cache(64)
@@ -110,6 +136,13 @@ def _insert_recordset(table: Table, columns: tuple[str, ...]) -> TextClause:
     names, keys = ", ".join(columns), ", ".join(column.name for column in table.primary_key.columns)
     rows = f"SELECT {names} FROM {_recordset(table, columns, 'rows')}"
     return text(f"INSERT INTO {table.name} ({names}) {rows} ON CONFLICT DO NOTHING RETURNING {keys}")
+
+
+@lru_cache(64)
+def _delete_recordset(table: Table) -> TextClause:
+    keys = [column.name for column in table.primary_key.columns]
+    same = " AND ".join(f"{table.name}.{name} = n.{name}" for name in keys)
+    return text(f"DELETE FROM {table.name} USING {_recordset(table, keys, 'rows')} WHERE {same}")
 
 
 @lru_cache(64)

@@ -279,6 +279,12 @@ def targets_of(connection: Connection, model: str, limit: int) -> list[str]:
     return list(connection.execute(rows.order_by(bundles.c.version.desc()).limit(limit)).scalars())
 
 
+def newest_targets(connection: Connection, limit: int) -> list[str]:
+    """Bundles, configs and agents of any model that were not withdrawn, the newest first."""
+    rows = select(bundles.c.target).where(bundles.c.withdrawn.is_(None)).order_by(bundles.c.published.desc(), bundles.c.target)
+    return list(connection.execute(rows.limit(limit)).scalars())
+
+
 def released_targets(connection: Connection) -> set[str]:
     """What the channels' devices run where no rollout is open."""
     return set(connection.execute(select(released.c.target)).scalars())

@@ -18,7 +18,7 @@ from edgeloop_hub import event_list, event_log
 from edgeloop_hub.auth import accounts, audit
 from edgeloop_hub.auth.guards import client_of
 from edgeloop_hub.fleet import finding, history, inventory, jobs, logs, marks, removal, signed_jobs
-from edgeloop_hub.groups import store
+from edgeloop_hub.groups import pins, store
 from edgeloop_hub.updates import registry
 from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, check_form, is_person, page, session_of
 from edgeloop_hub.web.plots import Axis, Plot, plot
@@ -56,6 +56,7 @@ class DevicePages(Controller):
                 "lines": logs.last(database, name), "note": marks.note_of(database, name), "pin": marks.pinned(database, name),
                 "signed": signed_jobs.of_device(database, name, JOBS_SHOWN), "wishes": signed_jobs.wishes(database, name),
                 "groups": [(one.name, store.state_words(one, now)) for one in store.of_device(database, name)],
+                "group_pins": pins.of_device(database, name),
                 "targets": registry.targets_of(database, device.model, TARGETS_SHOWN),
             }  # fmt: skip
         axis = Axis(now - hours * 3600, now, past.releases)

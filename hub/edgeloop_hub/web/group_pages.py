@@ -17,10 +17,12 @@ from edgeloop_hub.auth import audit
 from edgeloop_hub.auth.accounts import checked_name
 from edgeloop_hub.auth.guards import client_of
 from edgeloop_hub.fleet import signed_jobs
-from edgeloop_hub.groups import store
+from edgeloop_hub.groups import pins, store
+from edgeloop_hub.updates import registry
 from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, check_form, is_person, page, session_of
 
 MAX_SHOWN = 20  # names of a group
+TARGETS_SHOWN = 100  # bundles to pin to
 
 
 class GroupPages(Controller):
@@ -39,7 +41,11 @@ class GroupPages(Controller):
                 (one, store.count(database, one), store.named_devices(database, one.name), store.state_words(one, now))
                 for one in store.listed(database)
             ]
-        return page("groups.html.j2", "Groups", request, groups=found, shown=MAX_SHOWN)
+            by_group: dict[str, list[pins.GroupPin]] = {}
+            for pin in pins.listed(database):
+                by_group.setdefault(pin.group, []).append(pin)
+            targets = registry.newest_targets(database, TARGETS_SHOWN)
+        return page("groups.html.j2", "Groups", request, groups=found, shown=MAX_SHOWN, pins=by_group, targets=targets)
 
     @get("/{name:str}/{verb:str}", sync_to_thread=True)
     def ask_first(self, name: str, verb: str, request: PageRequest) -> Response[bytes]:
@@ -57,7 +63,7 @@ class GroupPages(Controller):
     def act(self, name: str, verb: str, data: Form, state: State, request: PageRequest) -> Response[Any]:
         """`name`: of the group; `new` for one whose name the form says."""
         check_form(request, data)
-        if verb not in ("set", "delete", "job"):
+        if verb not in ("set", "delete", "job", "pin", "unpin"):
             raise NotFoundException("There is no such button.")
         if verb == "delete" and data.get("sure") != "yes":
             return Redirect(f"/groups/{checked_name(name, 'group')}/delete", status_code=303)
@@ -69,6 +75,11 @@ class GroupPages(Controller):
                     raise UsageError(f"there is a group {chosen} already; change that one")
                 store.save(database, chosen, asked, who)
                 audit.append(database, who, "group set", chosen, store.words(asked), address)
+            elif verb in ("pin", "unpin"):
+                act = pins.pin if verb == "pin" else pins.unpin
+                said = data.get("target", "") if verb == "pin" else data.get("model", "")
+                act(database, name, said, who)
+                audit.append(database, who, f"group {verb}", name, said, address)
             elif verb == "job":
                 kind = data.get("kind", "")
                 if kind not in ("logs", "restart"):

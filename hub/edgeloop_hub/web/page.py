@@ -19,7 +19,7 @@ from litestar.response import Redirect
 from edgeloop_contract.errors import EdgeloopError, StorageError
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.people import Role, is_at_least
-from edgeloop_hub.http.error_responses import UNREADABLE, http_error, unreadable_words
+from edgeloop_hub.http.error_responses import UNREADABLE, http_error, public_words, unreadable_words
 from edgeloop_hub.time_text import ago, when
 
 HERE = Path(__file__).parent / "templates"
@@ -130,7 +130,7 @@ def _unreadable(request: PageRequest, error: Exception) -> Response[Any]:
 
 
 def _failed(request: PageRequest, error: EdgeloopError) -> Response[Any]:
-    return _sentence(request, 503 if error.exit_code == StorageError.exit_code else 400, str(error))
+    return _sentence(request, 503 if error.exit_code == StorageError.exit_code else 400, public_words(error))
 
 
 def not_found(request: PageRequest, error: NotFoundException) -> Response[Any]:

@@ -135,6 +135,8 @@ def _show(status: RolloutStatus) -> None:
     click.echo(f"  {status.cohort} devices in the cohort, {status.reported} report from the new bundle, {status.failed} failed")
     if status.need_upgrade:
         click.echo(f"  {status.need_upgrade} devices wait for an upgrade of their agent, which cannot read the bundle")
+    if status.pinned:
+        click.echo(f"  {status.pinned} devices of these steps are pinned to another bundle, and do not get it")
     for gate in status.gates:
         verdict = {True: "BREACHED", False: "holds", None: "waits" if gate.waits else "cannot tell"}[gate.breached]
         click.echo(f"  {gate.gate:18}{verdict:12}{gate.text}")
