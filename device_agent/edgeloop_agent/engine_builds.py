@@ -33,7 +33,7 @@ class _Loading:
 
 
 class EngineBuilds:
-    """`tick` between two recordings: it never waits. Each bundle is tried once from start to start."""
+    """`tick` now and then: it never waits for a build. Each bundle is tried once from start to start."""
 
     def __init__(self, config_path: Path, models: Models, log: Log) -> None:
         self._config_path, self._models, self._log = config_path, models, log
@@ -111,7 +111,8 @@ class EngineBuilds:
         seconds = round(time.monotonic() - self._began, 1)
         self._forget()
         if self._models.paths.get(loading.name) == loading.path and self._models.variant == self._models.config.runtime.variant:
-            self._models.pool.put(loading.name, loading.model)
+            model = loading.model
+            self._models.between(lambda: self._models.pool.put(loading.name, model))
             self._log("info", "engines are built", model=loading.name, seconds=seconds, now=loading.model.runtime.description)
 
     def _give_up(self, why: str) -> None:

@@ -71,7 +71,7 @@ class Feed:
             return recording
 
     def settle(self, recording: Recording, outcome: Outcome) -> None:
-        """Tell the source the outcome of a recording."""
+        """Tell the source the outcome of a recording. May wait for the disk where the source keeps files."""
         try:
             did = recording.acknowledge(outcome)
         except OSError as error:
@@ -106,14 +106,18 @@ class Feed:
                 self._stop.wait(self._settings.poll_seconds)
 
     def _put(self, recording: Recording) -> None:
+        dropped = []
         with self._changed:
             while not self._waits and self._is_full(recording):
-                self._drop(self._waiting.popleft())
+                dropped.append(self._waiting.popleft())
             while self._is_full(recording) and not self._stop.is_set():
                 self._changed.wait(WAIT_SECONDS)
             self._waiting.append(recording)
             self._counts.queue = len(self._waiting)
             self._changed.notify_all()
+        for each in dropped:  # without the lock: it may delete a file, and inference does not wait for that
+            self._log_dropped(1, each.name)
+            self.settle(each, "dropped")
 
     def _wait_until_asked(self) -> None:
         with self._changed:
@@ -123,10 +127,6 @@ class Feed:
         """Whether the queue holds too many recordings, or too many bytes (a few large pictures)."""
         held = sum(map(_bytes_of, self._waiting))
         return len(self._waiting) >= self._settings.queue or bool(held and held + _bytes_of(more) > MAX_WAITING_BYTES)
-
-    def _drop(self, recording: Recording) -> None:
-        self._log_dropped(1, recording.name)
-        self.settle(recording, "dropped")
 
     def _count_lost(self, reason: str, count: int) -> None:
         """Count what the source itself, or its device, dropped."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import msgspec
 
 from edgeloop_agent import device_state
+from edgeloop_agent.between import Between
 from edgeloop_agent.caches import GraphCache, Pool, ResultCache
 from edgeloop_agent.config import Config
 from edgeloop_agent.engine import Engine, Scored
@@ -134,6 +135,8 @@ class Models:
         self._choosing = Choosing(config.runtime, self.state, log)
         self.results = ResultCache(config.cache.results_bytes)
         self.running = RunningInferences()
+        self.between = Between()  # recordings: when a model takes the place of another
+        self.prepare: Callable[[Model], None] = lambda model: None  # before it does
         self.pool: Pool[Model] = Pool(config.cache.models_bytes, self._load)
         self.paths: dict[str, Path] = {}
         self.manifests: dict[str, Manifest] = {}
@@ -210,10 +213,18 @@ class Models:
         ]
 
     def use_variant(self, variant: str) -> None:
-        """Use this variant from now on ("": the measured choice). Loaded models are loaded again."""
-        if variant != self.variant:
-            self.variant = variant
-            self.pool.clear()
+        """Use this variant from now on ("": the measured choice): the first model answers until it is loaded so, the others are
+        loaded again when they are asked for. Raises EdgeloopError; then nothing has changed.
+        """
+        if variant == self.variant:
+            return
+        was, self.variant = self.variant, variant
+        try:
+            model = self._load(self.first)
+        except EdgeloopError:
+            self.variant = was
+            raise
+        self.between(lambda: self.pool.replace_all(self.first, model))
 
     def replace(
         self, name: str, path: Path, sha256: str = "", check: Callable[[Mapping[str, Manifest]], None] = lambda _: None
@@ -228,8 +239,13 @@ class Models:
         if model.name != name:
             raise BundleError(f"{path}: is {model.name}, not {name}")
         check({**self.manifests, name: model.manifest})
-        self.paths[name], self.manifests[name] = path, model.manifest
-        self.pool.put(name, model)
+        self.prepare(model)
+
+        def install() -> None:
+            self.paths[name], self.manifests[name] = path, model.manifest
+            self.pool.put(name, model)
+
+        self.between(install)
 
     def load_built(self, name: str, path: Path) -> Model:
         """Load a model whose engines are built now; `pool.put` makes it answer. Raises EdgeloopError."""
