@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from edgeloop_agent.engine_files import EngineFiles, built_by
 from edgeloop_agent.logs import Log
-from edgeloop_agent.models import Model, Models
+from edgeloop_agent.models import Models
+from edgeloop_agent.served_model import Model
+from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import EdgeloopError
 
 BUILD_SECONDS = 3600.0  # of one bundle, all of its ways; then the process is killed
@@ -40,6 +46,9 @@ class EngineBuilds:
         self._process: subprocess.Popen[bytes] | None = None
         self._name, self._path, self._began = "", Path(), 0.0
         self._loading: _Loading | None = None
+        self._files = models.engine_files = EngineFiles(models.state, models.graphs, built_by())
+        if before := self._files.discard_others():
+            log("warning", "engines are thrown away, and built again", why=f"{before} built them; here is {self._files.built_by}")
 
     def tick(self) -> None:
         if self._loading is not None:
@@ -58,6 +67,13 @@ class EngineBuilds:
                 self._process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
+            self._note(self._files.stopped)
+
+    def _note(self, what: Callable[[Bundle, Sequence[str], str], None]) -> None:
+        """Note how the build of this bundle goes on."""
+        runtime = self._models.config.runtime
+        with contextlib.suppress(EdgeloopError), Bundle.open(self._path, verified=self._models.verified) as bundle:
+            what(bundle, runtime.providers, runtime.variant)
 
     def _start(self) -> None:
         build = [sys.executable, "-m", "edgeloop_agent.updates.engine_build", str(self._config_path), str(self._path)]
@@ -67,6 +83,7 @@ class EngineBuilds:
         except OSError as error:
             self._give_up(f"the builder cannot be started: {error}")
             return
+        self._note(partial(self._files.begin, step="build"))
         self._began, self._models.building = time.monotonic(), self._name
         running = {m.name: m.runtime for m in self._models.loaded()}.get(self._name, "")
         self._log("info", "engines are built beside", model=self._name, meanwhile=running)

@@ -21,9 +21,10 @@ from edgeloop_agent.in_flight import InFlight
 from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import Loop
 from edgeloop_agent.metrics import Counts
-from edgeloop_agent.models import Models, RunningInferences
+from edgeloop_agent.models import Models
 from edgeloop_agent.scratch import use_scratch
 from edgeloop_agent.sensors import Board
+from edgeloop_agent.served_model import RunningInferences
 from edgeloop_agent.sources import open_source
 from edgeloop_contract.errors import EdgeloopError
 from edgeloop_contract.preprocessing import takes_texts
