@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ from edgeloop_contract.errors import EdgeloopError
 
 BUILD_SECONDS = 3600.0  # of one bundle, all of its ways; then the process is killed
 STOP_SECONDS = 2.0
+ROOM, MARGIN_BYTES = 2, 16 << 20  # times a file's bytes for each of its engines, of which two are tried; TensorRT's notes of times
 # The kernel ends the builder with this process. 1: PR_SET_PDEATHSIG; 9: SIGKILL.
 TIED = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
 
@@ -75,7 +77,21 @@ class EngineBuilds:
         with contextlib.suppress(EdgeloopError), Bundle.open(self._path, verified=self._models.verified) as bundle:
             what(bundle, runtime.providers, runtime.variant)
 
+    def _room_problem(self) -> str:
+        """Why there is no room for engines; "" where there is. They are about as large as the files that they are built from."""
+        try:
+            with Bundle.open(self._path, verified=self._models.verified) as bundle:
+                files = {v.file for v in bundle.manifest.variants if v.runtime == "onnx"}
+                needed = ROOM * max((bundle.manifest.files[file].bytes for file in files), default=0) + MARGIN_BYTES
+            free = shutil.disk_usage(self._models.graphs.folder).free
+        except (EdgeloopError, OSError):  # the builder says why
+            return ""
+        return f"{free:,} bytes are free, and engines need about {needed:,}; make room" if free < needed else ""
+
     def _start(self) -> None:
+        if problem := self._room_problem():
+            self._give_up(problem)
+            return
         build = [sys.executable, "-m", "edgeloop_agent.updates.engine_build", str(self._config_path), str(self._path)]
         words = [sys.executable, "-IS", "-c", TIED, *build]
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from commands import HERE
+from places import card, in_namespaces
 from serving import RECORDING, Agent, eventually, serving
 
 FAKE = str(HERE / "support" / "slow_engines")
@@ -102,6 +103,16 @@ def test_engines_of_another_library_are_not_even_loaded(folder: Path) -> None:
             eventually(lambda: "Tensorrt" in runtime(agent))
             said = 'why="libnvinfer.so.10.3.0 built them; here is libnvinfer.so.10.7.0"' in agent.log.replace("; /", "; ")
             assert said is again and agent.metric("edgeloop_agent_worker_restarts_total") == 0
+
+
+@in_namespaces
+@pytest.mark.long
+def test_engines_without_room_are_not_begun(folder: Path) -> None:
+    (folder / "state").mkdir()
+    with serving(folder, text_for(), PYTHONPATH=FAKE, inside=card(folder / "state", "5m")) as agent:
+        eventually(lambda: "engines cannot be used" in agent.log)
+        assert "and engines need about" in agent.log and "make room" in agent.log and "engines are built beside" not in agent.log
+        put(agent, "a.csv")
 
 
 @pytest.mark.long
