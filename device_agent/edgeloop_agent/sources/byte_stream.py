@@ -8,6 +8,7 @@ import select
 import stat
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from threading import Event
 
 __all__ = ["READ_BYTES", "chunks", "opened"]
@@ -35,19 +36,21 @@ def chunks(file: int, where: str, stop: Event) -> Iterator[bytes]:
     A FIFO has no end: b"" says that its last writer has closed it. It stays open, so that no byte of the next writer is lost, until
     another file is at its path. Writers that follow each other before it is read look like one.
     """
-    fifo, spoke = where != "-" and stat.S_ISFIFO(os.fstat(file).st_mode), False
+    fifo = where != "-" and stat.S_ISFIFO(os.fstat(file).st_mode)
+    spoke = at_once = False  # at once: look whether the writer has gone, without waiting: the next one may be near
     while not stop.is_set():
-        if not spoke and not select.select([file], [], [], WAIT_SECONDS)[0]:
-            if fifo and not _anew(file, where):
+        if not at_once and not select.select([file], [], [], WAIT_SECONDS)[0]:
+            if fifo and not spoke and not _anew(file, where):
                 return
             continue
         try:
             data = os.read(file, READ_BYTES)
         except BlockingIOError:
-            spoke = False
+            at_once = False
             continue
+        at_once = fifo and bool(data)
         if data:
-            spoke = fifo  # look at once whether its writer has gone: the next one may be near
+            spoke = True
             yield data
         elif not fifo:
             return
@@ -62,6 +65,8 @@ def chunks(file: int, where: str, stop: Event) -> Iterator[bytes]:
 def _anew(file: int, where: str) -> bool:
     """Let the descriptor be as one that never had a writer: else it would be ready all the time. False: another file is there."""
     try:
+        if not os.path.samestat(Path(where).stat(), os.fstat(file)):  # not even opened: its writer would see a reader that leaves
+            return False
         other = os.open(where, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
         return False
