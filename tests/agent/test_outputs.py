@@ -104,8 +104,8 @@ def test_home_assistant_finds_the_device_and_its_templates_read_the_answers(tmp_
 
 
 def test_a_server_that_refuses_waits_and_hangs(inbox: Path, tmp_path: Path) -> None:
-    """503 first, then 400 for the third answer, which is for that alone; then it hangs; in the end it takes the rest."""
-    said = {0: (503, {"Retry-After": "1"}), 3: (400, {}), 7: None}
+    """503 first, then 400 for the third answer, which is for that alone; then it redirects, and hangs; in the end it takes the rest."""
+    said = {0: (503, {"Retry-After": "1"}), 3: (400, {}), 5: (302, {"Location": "http://127.0.0.1:9/"}), 8: None}
     with receiver(lambda number: said.get(number, (204, {}))) as there:
         (tmp_path / "token").write_text("secret\n")
         config = WATCH + QUICK + LINES + webhook(there.address, 'token_file = "token"\ntimeout_seconds = 1.0\n')
@@ -115,6 +115,7 @@ def test_a_server_that_refuses_waits_and_hangs(inbox: Path, tmp_path: Path) -> N
             eventually(lambda: len(there.requests) == WINDOWS - 1)
             assert settled(lambda: len(there.requests)) == WINDOWS - 1
             assert agent.metric("edgeloop_agent_dropped_total") == 1 and "messages are refused for good" in agent.log
+            assert 'why="status 302; redirects are not followed: name the address itself"' in agent.log
             assert 'why="status 503"' in agent.log and agent.metric("edgeloop_agent_outputs_waiting") == 0
         head, body = there.requests[0]
         assert head["ce-id"] == body["id"] and head["ce-specversion"] == "1.0" and head["ce-source"] == "/devices/kitchen%20%C3%A9"
