@@ -38,6 +38,7 @@ class Feed:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="source", daemon=True)
         self._dropped, self._logged_at = 0, float("-inf")
+        self._kept, self._kept_at = 0, float("-inf")
         self._seen_lost: Counter[str] = Counter()
         self.failure: EdgeloopError | None = None
 
@@ -80,9 +81,17 @@ class Feed:
         if did:
             self._counts.files[did, outcome] += 1
         if did == "kept":
-            self._log("warning", "file kept", recording=recording.name, why=outcome)
+            self._say_kept(recording.name, outcome)
         if outcome in ("answered", "refused"):  # else another worker may succeed
             self._in_flight.finish(recording.key)
+
+    def _say_kept(self, name: str, outcome: Outcome) -> None:
+        """Each file that stays as it is; those that are read again, as on a full disk, once a minute."""
+        self._kept += 1
+        again, now = outcome in ("dropped", "unwritten"), time.monotonic()
+        if not again or now >= self._kept_at + LOG_SECONDS:
+            self._log("warning", "file kept", recording=name, why=outcome, **({"count": self._kept} if again else {}))
+            self._kept, self._kept_at = 0, now if again else self._kept_at
 
     def _fill(self) -> None:
         while not self._stop.is_set():
