@@ -84,6 +84,7 @@ def loop_of(bundle: Path, variant: str, folder: Path, cleaning: bool = False) ->
     """The service's loop without its processes, writing its answers to nowhere."""
     import msgspec
 
+    from edgeloop_agent.chores import Chores
     from edgeloop_agent.config import Api, Config, Output, Runtime
     from edgeloop_agent.logs import Log
     from edgeloop_agent.loop import Loop
@@ -101,7 +102,7 @@ def loop_of(bundle: Path, variant: str, folder: Path, cleaning: bool = False) ->
     if cleaning:
         steps = [FillMissing(max_gap=3), Clamp(low=-(2.0**15), high=2.0**15)]
         models.manifests[models.first] = msgspec.structs.replace(models.manifests[models.first], cleaning=steps)
-    return Loop(config, models, None, Board(), counts, log, lambda: None)
+    return Loop(config, models, None, Chores(config, models, Board(), counts, log), counts, log, lambda: None)
 
 
 def overhead(name: str, bundle: Path, variant: str, folder: Path) -> Iterator[Row]:

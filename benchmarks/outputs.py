@@ -94,6 +94,7 @@ class Looping:
     """The service's loop over one model, fed by hand, and its API's port."""
 
     def __init__(self, folder: Path, bundle: Path, text: str) -> None:
+        from edgeloop_agent.chores import Chores
         from edgeloop_agent.config import load
         from edgeloop_agent.local_api.server import Api
         from edgeloop_agent.logs import Log
@@ -119,7 +120,8 @@ class Looping:
         api = Api(config.api, models, counts, log, lambda: True)
         self.server = api.serve()
         self.port = self.server.port
-        self.loop = Loop(config, models, None, Board(), counts, log, lambda: None, following=following, view=api.view)
+        chores = Chores(config, models, Board(), counts, log)
+        self.loop = Loop(config, models, None, chores, counts, log, lambda: None, following=following, view=api.view)
 
     def frame(self, name: str, picture: Any) -> float:
         """Seconds from a frame to its answer, written; MODEL_SECONDS of them computing."""

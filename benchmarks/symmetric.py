@@ -43,10 +43,12 @@ def against_the_usual(name: str) -> Iterator[Row]:
     costs = run["stages"][[s["name"] for s in run["stages"]].index("profile")]["metrics"]["variants"]
     shares = {variant: 100 * files[variant]["accuracy"]["value"] for variant in (OURS, USUAL, PLAIN)}
     lost = round(shares[USUAL] - shares[OURS], 2)
+    low, high = (round(100 * files[OURS]["lost"][end], 2) for end in ("low", "high"))
     yield Row(f"{name}: float accuracy", round(shares[PLAIN], 2), "%")
     yield Row(
         f"{name}: symmetric int8 accuracy", round(shares[OURS], 2), "%", round(shares[USUAL], 2),
-        round(shares[OURS] / shares[USUAL], 3), f"≤ {MAX_LOST_POINTS} points below the usual int8 file; {lost} lost",
+        round(shares[OURS] / shares[USUAL], 3),
+        f"≤ {MAX_LOST_POINTS} points below the usual int8 file; {lost} lost ({low} to {high})",
         lost <= MAX_LOST_POINTS,
     )  # fmt: skip
     pair = next(p for p in run["parity"]["pairs"] if p["b"] == OURS)

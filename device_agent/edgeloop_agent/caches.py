@@ -218,9 +218,11 @@ class Pool(msgspec.Struct, Generic[T]):
     def used_bytes(self) -> int:
         return sum(values.memory_bytes for values in list(self._entries.values()))
 
-    def clear(self) -> None:
+    def replace_all(self, name: str, values: T) -> None:
+        """Drop every value, and hold this one."""
         with self._lock:
             self._entries.clear()
+            self._entries[name] = values
 
     def values(self) -> list[T]:
         with self._lock:

@@ -17,10 +17,9 @@ from edgeloop_agent.connection_pool import is_here
 from edgeloop_agent.hardware import machine
 from edgeloop_agent.local_api.access import Door
 from edgeloop_agent.logs import Log
-from edgeloop_agent.loop import describe
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.models import Models
-from edgeloop_agent.sensors import Board
+from edgeloop_agent.sensors import Board, describe
 from edgeloop_agent.sources import Source, open_source
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.manifest import Manifest

@@ -21,8 +21,9 @@ from edgeloop_contract.files import publish
 from edgeloop_contract.manifest import Precision, Variant
 
 __all__ = [
-    "VerifiedBundles", "available", "check_rights", "default_folder", "engines_are_kept", "fastest", "first_available",
-    "forget_choice", "in_order", "keep_engines", "options_for", "remember_choice", "remembered_choice",
+    "VerifiedBundles", "available", "check_rights", "default_folder", "engines_are_kept", "engines_file", "fastest",
+    "first_available", "forget_choice", "forget_engines", "in_order", "keep_engines", "options_for", "remember_choice",
+    "remembered_choice",
 ]  # fmt: skip
 
 MAX_VERIFIED = 32
@@ -101,7 +102,8 @@ def forget_choice(folder: Path, bundle: Bundle, providers: Iterable[str] = ()) -
         _file(folder, bundle, providers).unlink(missing_ok=True)
 
 
-def _engines_file(folder: Path, bundle: Bundle, providers: Iterable[str], variant: str) -> Path:
+def engines_file(folder: Path, bundle: Bundle, providers: Iterable[str], variant: str) -> Path:
+    """Where it is kept which engines a bundle has. `variant`: that was asked for."""
     found = _file(folder, bundle, providers)
     return found.with_name(f"{found.stem.replace('fastest', 'engines')}{f'-{variant}' if variant else ''}.json")
 
@@ -110,15 +112,20 @@ def keep_engines(folder: Path, bundle: Bundle, providers: Iterable[str], variant
     """Remember that the engines of this bundle are built and checked. `variant`: that was asked for. Raises StorageError."""
     try:
         sizes = {path.name: path.stat().st_size for path in engines.iterdir()} if engines.is_dir() else {}
-        publish(_engines_file(folder, bundle, providers, variant), msgspec.json.encode(sizes))
+        publish(engines_file(folder, bundle, providers, variant), msgspec.json.encode(sizes))
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written ({error.strerror}); make room") from error
+
+
+def forget_engines(folder: Path, bundle: Bundle, providers: Iterable[str], variant: str) -> None:
+    with contextlib.suppress(OSError):
+        engines_file(folder, bundle, providers, variant).unlink(missing_ok=True)
 
 
 def engines_are_kept(folder: Path, bundle: Bundle, providers: Iterable[str], variant: str, engines: Path) -> bool:
     """Whether all engines are there that were when this bundle's were built: then it loads without building any."""
     try:
-        sizes = msgspec.json.decode(_engines_file(folder, bundle, providers, variant).read_bytes(), type=dict[str, int])
+        sizes = msgspec.json.decode(engines_file(folder, bundle, providers, variant).read_bytes(), type=dict[str, int])
         return all((engines / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, msgspec.MsgspecError):
         return False

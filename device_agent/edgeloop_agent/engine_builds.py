@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from edgeloop_agent.engine_files import EngineFiles, built_by
 from edgeloop_agent.logs import Log
-from edgeloop_agent.models import Model, Models
+from edgeloop_agent.models import Models
+from edgeloop_agent.served_model import Model
+from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import EdgeloopError
 
 BUILD_SECONDS = 3600.0  # of one bundle, all of its ways; then the process is killed
 STOP_SECONDS = 2.0
+ROOM, MARGIN_BYTES = 2, 16 << 20  # times a file's bytes for each of its engines, of which two are tried; TensorRT's notes of times
 # The kernel ends the builder with this process. 1: PR_SET_PDEATHSIG; 9: SIGKILL.
 TIED = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
 
@@ -33,13 +41,16 @@ class _Loading:
 
 
 class EngineBuilds:
-    """`tick` between two recordings: it never waits. Each bundle is tried once from start to start."""
+    """`tick` now and then: it never waits for a build. Each bundle is tried once from start to start."""
 
     def __init__(self, config_path: Path, models: Models, log: Log) -> None:
         self._config_path, self._models, self._log = config_path, models, log
         self._process: subprocess.Popen[bytes] | None = None
         self._name, self._path, self._began = "", Path(), 0.0
         self._loading: _Loading | None = None
+        self._files = models.engine_files = EngineFiles(models.state, models.graphs, built_by())
+        if before := self._files.discard_others():
+            log("warning", "engines are thrown away, and built again", why=f"{before} built them; here is {self._files.built_by}")
 
     def tick(self) -> None:
         if self._loading is not None:
@@ -58,8 +69,29 @@ class EngineBuilds:
                 self._process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
+            self._note(self._files.stopped)
+
+    def _note(self, what: Callable[[Bundle, Sequence[str], str], None]) -> None:
+        """Note how the build of this bundle goes on."""
+        runtime = self._models.config.runtime
+        with contextlib.suppress(EdgeloopError), Bundle.open(self._path, verified=self._models.verified) as bundle:
+            what(bundle, runtime.providers, runtime.variant)
+
+    def _room_problem(self) -> str:
+        """Why there is no room for engines; "" where there is. They are about as large as the files that they are built from."""
+        try:
+            with Bundle.open(self._path, verified=self._models.verified) as bundle:
+                files = {v.file for v in bundle.manifest.variants if v.runtime == "onnx"}
+                needed = ROOM * max((bundle.manifest.files[file].bytes for file in files), default=0) + MARGIN_BYTES
+            free = shutil.disk_usage(self._models.graphs.folder).free
+        except (EdgeloopError, OSError):  # the builder says why
+            return ""
+        return f"{free:,} bytes are free, and engines need about {needed:,}; make room" if free < needed else ""
 
     def _start(self) -> None:
+        if problem := self._room_problem():
+            self._give_up(problem)
+            return
         build = [sys.executable, "-m", "edgeloop_agent.updates.engine_build", str(self._config_path), str(self._path)]
         words = [sys.executable, "-IS", "-c", TIED, *build]
         try:
@@ -67,6 +99,7 @@ class EngineBuilds:
         except OSError as error:
             self._give_up(f"the builder cannot be started: {error}")
             return
+        self._note(partial(self._files.begin, step="build"))
         self._began, self._models.building = time.monotonic(), self._name
         running = {m.name: m.runtime for m in self._models.loaded()}.get(self._name, "")
         self._log("info", "engines are built beside", model=self._name, meanwhile=running)
@@ -111,7 +144,8 @@ class EngineBuilds:
         seconds = round(time.monotonic() - self._began, 1)
         self._forget()
         if self._models.paths.get(loading.name) == loading.path and self._models.variant == self._models.config.runtime.variant:
-            self._models.pool.put(loading.name, loading.model)
+            model = loading.model
+            self._models.between(lambda: self._models.pool.put(loading.name, model))
             self._log("info", "engines are built", model=loading.name, seconds=seconds, now=loading.model.runtime.description)
 
     def _give_up(self, why: str) -> None:

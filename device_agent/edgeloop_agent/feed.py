@@ -38,6 +38,7 @@ class Feed:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="source", daemon=True)
         self._dropped, self._logged_at = 0, float("-inf")
+        self._kept, self._kept_at = 0, float("-inf")
         self._seen_lost: Counter[str] = Counter()
         self.failure: EdgeloopError | None = None
 
@@ -71,7 +72,7 @@ class Feed:
             return recording
 
     def settle(self, recording: Recording, outcome: Outcome) -> None:
-        """Tell the source the outcome of a recording."""
+        """Tell the source the outcome of a recording. May wait for the disk where the source keeps files."""
         try:
             did = recording.acknowledge(outcome)
         except OSError as error:
@@ -80,9 +81,17 @@ class Feed:
         if did:
             self._counts.files[did, outcome] += 1
         if did == "kept":
-            self._log("warning", "file kept", recording=recording.name, why=outcome)
+            self._say_kept(recording.name, outcome)
         if outcome in ("answered", "refused"):  # else another worker may succeed
             self._in_flight.finish(recording.key)
+
+    def _say_kept(self, name: str, outcome: Outcome) -> None:
+        """Each file that stays as it is; those that are read again, as on a full disk, once a minute."""
+        self._kept += 1
+        again, now = outcome in ("dropped", "unwritten"), time.monotonic()
+        if not again or now >= self._kept_at + LOG_SECONDS:
+            self._log("warning", "file kept", recording=name, why=outcome, **({"count": self._kept} if again else {}))
+            self._kept, self._kept_at = 0, now if again else self._kept_at
 
     def _fill(self) -> None:
         while not self._stop.is_set():
@@ -106,14 +115,18 @@ class Feed:
                 self._stop.wait(self._settings.poll_seconds)
 
     def _put(self, recording: Recording) -> None:
+        dropped = []
         with self._changed:
             while not self._waits and self._is_full(recording):
-                self._drop(self._waiting.popleft())
+                dropped.append(self._waiting.popleft())
             while self._is_full(recording) and not self._stop.is_set():
                 self._changed.wait(WAIT_SECONDS)
             self._waiting.append(recording)
             self._counts.queue = len(self._waiting)
             self._changed.notify_all()
+        for each in dropped:  # without the lock: it may delete a file, and inference does not wait for that
+            self._log_dropped(1, each.name)
+            self.settle(each, "dropped")
 
     def _wait_until_asked(self) -> None:
         with self._changed:
@@ -123,10 +136,6 @@ class Feed:
         """Whether the queue holds too many recordings, or too many bytes (a few large pictures)."""
         held = sum(map(_bytes_of, self._waiting))
         return len(self._waiting) >= self._settings.queue or bool(held and held + _bytes_of(more) > MAX_WAITING_BYTES)
-
-    def _drop(self, recording: Recording) -> None:
-        self._log_dropped(1, recording.name)
-        self.settle(recording, "dropped")
 
     def _count_lost(self, reason: str, count: int) -> None:
         """Count what the source itself, or its device, dropped."""

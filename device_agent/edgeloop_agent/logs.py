@@ -15,6 +15,7 @@ __all__ = ["Log", "Recurring"]
 SHORT = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t"}
 AGAIN_SECONDS = 60.0  # before the same fault, come back, is said again
 KEPT_LINES, MAX_KEPT = 100, 500  # for the page on the device
+MAX_WAITING = 1_000  # lines for a disk or a reader that does not take them
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -24,12 +25,50 @@ class Log:
     def __init__(self, level: str = "info", stream: IO[str] | None = None) -> None:
         self._least, self._stream, self._lock = LEVELS.index(level), stream, threading.Lock()
         self.recent: deque[str] = deque(maxlen=KEPT_LINES)
+        self._waiting: deque[str] = deque()
+        self._changed, self._lost = threading.Condition(), 0
+        self._thread: threading.Thread | None = None
+
+    def in_background(self) -> None:
+        """Let a thread write from now on: whoever logs waits for no disk. `flush` at the end."""
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def flush(self, seconds: float) -> None:
+        """Wait until all lines are written, for at most `seconds`."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting, seconds if self._thread is not None else 0)
 
     def __call__(self, level: str, event: str, **fields: object) -> None:
         if LEVELS.index(level) < self._least:
             return
         line = f"{_now()} {level:7} {event}{''.join(f' {k}={_quoted(v)}' for k, v in fields.items())}\n"
         self.recent.append(line.rstrip("\n")[:MAX_KEPT])
+        if self._thread is None:
+            self._write(line)
+            return
+        with self._changed:
+            if len(self._waiting) < MAX_WAITING:
+                self._waiting.append(line)
+            else:
+                self._lost += 1
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting:
+                    self._changed.wait()
+                line, lost = self._waiting[0], self._lost
+                self._lost = 0
+            self._write(line)
+            if lost:
+                self._write(f"{_now()} warning log lines are lost: nothing took them count={lost}\n")
+            with self._changed:
+                self._waiting.popleft()
+                self._changed.notify_all()
+
+    def _write(self, line: str) -> None:
         try:
             with self._lock:
                 stream = self._stream or sys.stderr

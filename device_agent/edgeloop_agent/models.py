@@ -1,116 +1,31 @@
-"""The bundles of a device as loaded models: one lock, one latency histogram and one place in the memory budget each."""
+"""The bundles of a device as loaded models, each with its place in the memory budget."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edgeloop_agent import device_state
+from edgeloop_agent.between import Between
 from edgeloop_agent.caches import GraphCache, Pool, ResultCache
 from edgeloop_agent.config import Config
-from edgeloop_agent.engine import Engine, Scored
 from edgeloop_agent.logs import Log
-from edgeloop_agent.metrics import Counts, resident_bytes
+from edgeloop_agent.metrics import Counts
 from edgeloop_agent.runtimes import RuntimeOptions
-from edgeloop_agent.runtimes.named import Memory
 from edgeloop_agent.runtimes.providers import without_building
+from edgeloop_agent.served_model import Model, RunningInferences
 from edgeloop_agent.variant_choice import Choosing
 from edgeloop_contract.archive import Bundle
-from edgeloop_contract.arrays import Array
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import BundleError, DeviceError, EdgeloopError
 from edgeloop_contract.manifest import Manifest
 
 if TYPE_CHECKING:
-    from edgeloop_agent.offload.router import Router
+    from edgeloop_agent.engine_files import EngineFiles
     from edgeloop_agent.offload.tail_servers import TailServers
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class RunningInferences(msgspec.Struct):
-    """Inferences in progress, by thread; the loop detects a hung one here."""
-
-    started: dict[int, float] = msgspec.field(default_factory=dict)
-
-    def longest_seconds(self) -> float:
-        now = time.monotonic()
-        return max((now - start for start in list(self.started.values())), default=0.0)
-
-
-class Model(Engine):
-    """One bundle on one variant. TFLite's interpreter takes one caller at a time, so each model has a lock."""
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        choice: VariantChoice,
-        counts: Counts,
-        results: ResultCache,
-        running: RunningInferences,
-        options: RuntimeOptions,
-    ) -> None:
-        before = resident_bytes()
-        super().__init__(bundle, choice, options)
-        self.name, self.sha256 = bundle.manifest.name, bundle.sha256
-        self.memory_bytes = max(resident_bytes() - before, bundle.manifest.files[self.variant.file].bytes)
-        self._latencies, self._calls = counts.latency_of(self.name), counts.calls_of(self.name)
-        self._results, self._running, self._lock = results, running, threading.Lock()
-        self._key = f"{bundle.sha256} {choice.variant}"
-        self.router: Router | None = None
-
-    def scored(self, sample: Array) -> Scored:
-        """Scores from the cache of results, else from the planned place."""
-        if not self._results.max_bytes:
-            return self._fresh(sample)
-        key = self._results.key(self._key, sample)
-        cached = self._results.get(key)
-        if cached is not None:
-            return Scored(cached, "cache" if self.router else "")
-        scored = self._fresh(sample)
-        if scored.device_scores is None and scored.for_drift:  # a larger model's answer is not this model's, nor an early one
-            self._results.put(key, scored.scores)
-        return scored
-
-    def _fresh(self, sample: Array) -> Scored:
-        return Scored(self._run(sample)) if self.router is None else self.router.scored(sample)
-
-    def attach_router(self, bundle: Bundle, tail_servers: TailServers) -> None:
-        """Let `tail_servers` compute parts of the model from now on."""
-        from edgeloop_agent.offload.router import Router
-
-        self.router = Router(tail_servers, bundle, self._run)
-        tail_servers.add_router(self.router)
-
-    def _run(self, sample: Array) -> Array:
-        return self._alone(super()._run, sample)
-
-    def outputs(self, sample: Mapping[str, Array], memory: Memory) -> dict[str, Array]:
-        return self._alone(super().outputs, sample, memory)
-
-    def _alone(self, run: Callable[P, T], *inputs: P.args, **options: P.kwargs) -> T:
-        thread = threading.get_ident()
-        with self._lock:
-            start = time.perf_counter()
-            self._running.started[thread] = time.monotonic()
-            done = False
-            try:
-                outputs = run(*inputs, **options)
-                done = True
-                return outputs
-            finally:
-                del self._running.started[thread]
-                seconds = time.perf_counter() - start
-                self._latencies.add(seconds)
-                self._calls.answered += done
-                self._calls.failed += not done
-                self._calls.milliseconds.append(seconds * 1e3)
 
 
 class LoadedModel(msgspec.Struct, frozen=True):
@@ -134,6 +49,8 @@ class Models:
         self._choosing = Choosing(config.runtime, self.state, log)
         self.results = ResultCache(config.cache.results_bytes)
         self.running = RunningInferences()
+        self.between = Between()  # recordings: when a model takes the place of another
+        self.prepare: Callable[[Model], None] = lambda model: None  # before it does
         self.pool: Pool[Model] = Pool(config.cache.models_bytes, self._load)
         self.paths: dict[str, Path] = {}
         self.manifests: dict[str, Manifest] = {}
@@ -141,6 +58,7 @@ class Models:
         self.verified = device_state.VerifiedBundles(self.state)
         self.refused: dict[Path, EdgeloopError] = {}  # bundles of the config that are not served, and why
         self.builds_beside = False  # engines are built in a process beside, and a model answers without them meanwhile
+        self.engine_files: EngineFiles | None = None  # where `builds_beside`, in a worker
         self.unbuilt: dict[str, Path] = {}  # models that answer so, with their bundles
         self.building = ""  # the model whose engines are built now
         self.never_built: set[Path] = set()  # bundles whose engines could not be built since the start
@@ -210,10 +128,18 @@ class Models:
         ]
 
     def use_variant(self, variant: str) -> None:
-        """Use this variant from now on ("": the measured choice). Loaded models are loaded again."""
-        if variant != self.variant:
-            self.variant = variant
-            self.pool.clear()
+        """Use this variant from now on ("": the measured choice): the first model answers until it is loaded so, the others are
+        loaded again when they are asked for. Raises EdgeloopError; then nothing has changed.
+        """
+        if variant == self.variant:
+            return
+        was, self.variant = self.variant, variant
+        try:
+            model = self._load(self.first)
+        except EdgeloopError:
+            self.variant = was
+            raise
+        self.between(lambda: self.pool.replace_all(self.first, model))
 
     def replace(
         self, name: str, path: Path, sha256: str = "", check: Callable[[Mapping[str, Manifest]], None] = lambda _: None
@@ -228,8 +154,13 @@ class Models:
         if model.name != name:
             raise BundleError(f"{path}: is {model.name}, not {name}")
         check({**self.manifests, name: model.manifest})
-        self.paths[name], self.manifests[name] = path, model.manifest
-        self.pool.put(name, model)
+        self.prepare(model)
+
+        def install() -> None:
+            self.paths[name], self.manifests[name] = path, model.manifest
+            self.pool.put(name, model)
+
+        self.between(install)
 
     def load_built(self, name: str, path: Path) -> Model:
         """Load a model whose engines are built now; `pool.put` makes it answer. Raises EdgeloopError."""
@@ -241,7 +172,7 @@ class Models:
     def _loaded(self, path: Path) -> Model:
         with Bundle.open(path, verified=self.verified) as bundle:
             name = bundle.manifest.name
-            model = self._first_that_loads(bundle, self._providers(bundle, path))
+            model = self._by_engines(bundle) or self._first_that_loads(bundle, self._providers(bundle, path))
             choice = model.choice
             if self.tail_servers is not None and model.is_simple and name in (self.config.split.models or [name]):
                 model.attach_router(bundle, self.tail_servers)
@@ -251,27 +182,60 @@ class Models:
         )  # fmt: skip
         return model
 
+    def _by_engines(self, bundle: Bundle) -> Model | None:
+        """The model by engines that are kept; None where there are none, or where they do not load: then they are thrown away."""
+        files, wanted = self.engine_files, self.config.runtime.providers
+        if files is None or self._choosing.crashes or self._choosing.engines(bundle, self.variant, self.graphs) != "kept":
+            return None
+        if files.given_up(bundle, wanted, self.variant):
+            return None
+        why = "the last worker died while it loaded them"
+        if not files.spoiled(bundle, wanted, self.variant):
+            files.begin(bundle, wanted, self.variant, "load")
+            try:
+                model = self._first_that_loads(bundle, wanted, others=False)
+                files.ended_well(bundle, wanted, self.variant)
+                return model
+            except DeviceError as error:
+                why = str(error)
+        self.log("error", "engines are thrown away, and built again", model=bundle.manifest.name, why=why)
+        files.discard()
+        device_state.forget_engines(self.state, bundle, wanted, self.variant)
+        return None
+
     def _providers(self, bundle: Bundle, path: Path) -> list[str]:
         """Those of the config; without TensorRT as long as its engines are not built, where that is done beside."""
-        wanted = self.config.runtime.providers
-        if not self.builds_beside or not self._choosing.needs_building(bundle, self.variant, self.graphs):
+        wanted, files = self.config.runtime.providers, self.engine_files
+        if not self.builds_beside:
             return wanted
-        if path not in self.never_built and self.variant == self.config.runtime.variant:
+        engines = self._choosing.engines(bundle, self.variant, self.graphs)
+        if engines == "none" or (engines == "kept" and files is None):
+            return wanted
+        if files is not None and files.given_up(bundle, wanted, self.variant):
+            from edgeloop_agent.engine_files import MAX_TRIES
+
+            why = f"{MAX_TRIES} builds or loads in a row did not end well; another TensorRT, driver or bundle tries again"
+            self.log("error", "engines cannot be used: the model goes on without them", model=bundle.manifest.name, why=why)
+        elif path not in self.never_built and self.variant == self.config.runtime.variant and not self._choosing.crashes:
             self.unbuilt[bundle.manifest.name] = path
         return without_building(wanted)
 
-    def _first_that_loads(self, bundle: Bundle, providers: list[str]) -> Model:
-        """The chosen variant; if it does not load and was not asked for by name, another. Raises the first DeviceError."""
+    def _first_that_loads(self, bundle: Bundle, providers: list[str], others: bool = True) -> Model:
+        """The chosen variant; if it does not load and was not asked for by name, another, unless `others` says no.
+
+        Raises the first DeviceError.
+        """
         chosen = self._choosing.choice(bundle, self.variant, providers, self._options(providers))
         failure: DeviceError | None = None
-        for choice in [chosen] if self.variant else device_state.in_order(bundle.manifest.variants, chosen):
+        for choice in [chosen] if self.variant or not others else device_state.in_order(bundle.manifest.variants, chosen):
             try:
                 model = Model(bundle, choice, self.counts, self.results, self.running, self._options(providers, choice))
                 model.try_once()
                 return model
             except DeviceError as error:
                 failure = failure or error
-                self.log("error", "variant does not run here", variant=choice.variant, why=error)
+                if others:
+                    self.log("error", "variant does not run here", variant=choice.variant, why=error)
         assert failure is not None
         raise failure
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import msgspec
 
 from edgeloop_agent.config import Config
 from edgeloop_agent.engine import Answer
+from edgeloop_agent.errand import Errand
 from edgeloop_agent.logs import Recurring
 from edgeloop_agent.outbox.answers import annotation_of, doubt_of
 from edgeloop_agent.sources import Recording
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from edgeloop_agent.metrics import Counts
     from edgeloop_agent.models import Models
     from edgeloop_agent.outbox.writer import OutboxWriter
+    from edgeloop_contract.drift import Drift
+    from edgeloop_contract.manifest import Manifest
 
 
 HAS_ANSWER = (Detection, Multilabel, Segmentation, Regression)  # whose answers are more than one label
@@ -47,7 +49,9 @@ class SampleObserver:
         self._run = os.urandom(3).hex()  # names of recordings repeat after a restart …
         self._seen: dict[str, tuple[int, int]] = {}  # … and during one run: how often each did, and its last window
         self._sha256 = ""
-        self._saver: threading.Thread | None = None
+        self._to_save: tuple[Path, bytes] | None = None
+        self._saver = Errand("drift", self._write_state)
+        self._prepared: dict[str, DriftFollower] = {}
         self._saving = Recurring(log, "drift state cannot be saved", "drift state is saved again")
 
     def observe(self, recording: Recording, answer: Answer) -> None:
@@ -93,15 +97,15 @@ class SampleObserver:
 
     def stop(self) -> None:
         if self.follower is not None:
-            self._wait_for_saver()
             self._save_state(self.follower)
-            self._wait_for_saver()
+            self._saver.wait(STOP_SECONDS)
         if self.outbox_writer is not None:
             self.outbox_writer.stop()
 
-    def _wait_for_saver(self) -> None:
-        if self._saver is not None:
-            self._saver.join(STOP_SECONDS)
+    def prepare(self, manifest: Manifest, sha256: str) -> None:
+        """Read what was kept of this bundle's drift, before it answers: its first answer does not wait for the disk."""
+        if self.config.drift.enabled and manifest.drift is not None and sha256 != self._sha256:
+            self._prepared = {sha256: self._restored(manifest, manifest.drift, sha256)}
 
     def _current_follower(self) -> DriftFollower | None:
         """The drift follower of the present bundle; None without a reference, or where drift is off."""
@@ -113,10 +117,8 @@ class SampleObserver:
             reference = model.manifest.drift
             self.follower = None
             if reference is not None:
-                from edgeloop_agent.drift.monitor import DriftFollower
-
-                self.follower = DriftFollower(model.manifest, reference, self.config.drift.false_alarms_per_10k)
-                self._restore_state(self.follower)
+                prepared = self._prepared.pop(model.sha256, None)
+                self.follower = prepared or self._restored(model.manifest, reference, model.sha256)
             if reference is not None and self.outbox_writer is not None and not isinstance(model.manifest.task, Detection):
                 self.outbox_writer.use_reliability(reference.reliability)
             if reference is None:
@@ -127,19 +129,17 @@ class SampleObserver:
                     self.log("warning", "no drift reference", model=model.name, remedy=remedy)
         return self.follower
 
-    @property
-    def _file(self) -> Path:
-        return self.models.state / "drift" / f"{self._sha256[:32]}.msgpack"
+    def _file(self, sha256: str) -> Path:
+        return self.models.state / "drift" / f"{sha256[:32]}.msgpack"
 
     def _save_state(self, follower: DriftFollower) -> None:
         """Save averages and the last samples' features: a restart must not hide a slow drift."""
-        if self._saver is not None and self._saver.is_alive():
-            return  # a slow disk must not stop inference: the next report saves a newer state
-        content = msgspec.msgpack.encode(follower.state())
-        self._saver = threading.Thread(target=self._write_state, args=(self._file, content), name="drift", daemon=True)
-        self._saver.start()
+        self._to_save = self._file(self._sha256), msgspec.msgpack.encode(follower.state())
+        self._saver.ask()
 
-    def _write_state(self, file: Path, content: bytes) -> None:
+    def _write_state(self) -> None:
+        assert self._to_save is not None
+        file, content = self._to_save
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             publish(file, content)
@@ -150,15 +150,17 @@ class SampleObserver:
         except OSError as error:
             self._saving.fails(f"{error}; {remedy_of(error)}")
 
-    def _restore_state(self, follower: DriftFollower) -> None:
-        from edgeloop_agent.drift.monitor import FollowerState
+    def _restored(self, manifest: Manifest, reference: Drift, sha256: str) -> DriftFollower:
+        from edgeloop_agent.drift.monitor import DriftFollower, FollowerState
 
+        follower = DriftFollower(manifest, reference, self.config.drift.false_alarms_per_10k)
         try:
-            follower.restore(msgspec.msgpack.decode(self._file.read_bytes(), type=FollowerState))
+            follower.restore(msgspec.msgpack.decode(self._file(sha256).read_bytes(), type=FollowerState))
         except FileNotFoundError:
-            return
+            pass
         except (OSError, msgspec.MsgspecError) as error:
             self.log("warning", "drift state cannot be read", why=error)
+        return follower
 
     def _announce(self, follower: DriftFollower) -> None:
         finding = follower.finding

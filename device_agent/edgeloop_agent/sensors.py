@@ -94,6 +94,11 @@ class Board:
         return min(charges, default=None)
 
 
+def describe(reading: Reading) -> dict[str, str]:
+    """A reading in words, for `check`."""
+    return {k: "not measurable here" if v is None else str(v) for k, v in msgspec.structs.asdict(reading).items()}
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text().strip()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -30,20 +31,25 @@ class Choosing:
     state: Path
     log: Log
 
-    def needs_building(self, bundle: Bundle, variant: str, graphs: GraphCache) -> bool:
-        """Whether the bundle would have engines built before it answers, or before it is known whether it should use some."""
+    def engines(self, bundle: Bundle, variant: str, graphs: GraphCache) -> Literal["none", "kept", "missing"]:
+        """Whether the bundle answers from engines: "missing": they would be built before it answers, or before it is known."""
         wanted, manifest = self.settings.providers, bundle.manifest
         if len(without_building(wanted)) == len(wanted) or not graphs.engine_folder():
-            return False
+            return "none"
         from edgeloop_agent.runtimes.onnx import available_providers  # here: other devices do not load it
 
         tried = [manifest.variant(variant)] if variant else manifest.variants
         if not any(v.runtime == "onnx" for v in tried) or not any(map(builds_engines, ways(available_providers(), wanted))):
-            return False
+            return "none"
         remembered = None if variant else device_state.remembered_choice(self.state, bundle, wanted)
         if remembered is not None and not builds_engines(remembered.provider):
-            return False
-        return not device_state.engines_are_kept(self.state, bundle, wanted, variant, graphs.engines)
+            return "none"
+        return "kept" if device_state.engines_are_kept(self.state, bundle, wanted, variant, graphs.engines) else "missing"
+
+    @property
+    def crashes(self) -> bool:
+        """Whether the last workers died one after the other, so that another variant is tried."""
+        return int(os.environ.get("EDGELOOP_CRASHES", "0")) >= CRASHES_PER_VARIANT
 
     def choice(self, bundle: Bundle, variant: str, providers: Sequence[str], options: RuntimeOptions) -> VariantChoice:
         """As configured, else as remembered, else measured now; after several crashes in a row, another variant."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edgeloop_agent.chores import Chores
 from edgeloop_agent.config import Config, load_running
 from edgeloop_agent.device_state import check_rights, default_folder
 from edgeloop_agent.feed import Feed
@@ -19,9 +21,10 @@ from edgeloop_agent.in_flight import InFlight
 from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import Loop
 from edgeloop_agent.metrics import Counts
-from edgeloop_agent.models import Models, RunningInferences
+from edgeloop_agent.models import Models
 from edgeloop_agent.scratch import use_scratch
 from edgeloop_agent.sensors import Board
+from edgeloop_agent.served_model import RunningInferences
 from edgeloop_agent.sources import open_source
 from edgeloop_contract.errors import EdgeloopError
 from edgeloop_contract.preprocessing import takes_texts
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from edgeloop_agent.tracking.following import Following
 
 TICK_SECONDS = 0.2
+LOG_SECONDS = 1.0  # for the last lines of the log
 READY, ALIVE, DONE = b"R", b".", b"D"
 
 
@@ -67,11 +71,14 @@ def main(config_path: Path, pipe: int) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     config = load_running(config_path)  # features that are off are not imported: quick start, little memory
     log = Log(config.log.level)
+    log.in_background()
     try:
         return _serve(config, config_path, log, stop, pipe)
     except EdgeloopError as error:
         log("error", "worker cannot continue", why=error)
         return error.exit_code
+    finally:
+        log.flush(LOG_SECONDS)
 
 
 def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) -> int:
@@ -104,19 +111,23 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
         from edgeloop_agent.observers import SampleObserver
 
         observer = SampleObserver(config, models, counts, log)
+        models.prepare = lambda model: observer.prepare(model.manifest, model.sha256)
+        models.prepare(models.get(models.first))
     if config.updates.enabled:
         from edgeloop_agent.updates.switcher import UpdateWatcher
 
         watch = UpdateWatcher(config, config_path, models, counts, log, observer)
-    loop = Loop(config, models, feed, Board(), counts, log, progress, watch, observer, in_flight, following, view)
-    loop.builds = builds
+    loop = Loop(
+        config, models, feed, Chores(config, models, Board(), counts, log, watch, builds), counts, log, progress,
+        observer, in_flight, following, view,
+    )  # fmt: skip
     progress.send(READY)
     if feed is not None:
         feed.start()
     try:
         loop.run(stop)
     finally:
-        loop.output.close()
+        loop.close()
     if observer is not None:
         observer.stop()
     if following is not None:
@@ -124,7 +135,6 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
     if server is not None:
         server.shutdown()
     log("info", "worker stops", answered=counts.answered, refused=sum(counts.refused.values()), left=counts.queue)
-    sys.stdout.flush()
     if loop.worn_out:
         return os.EX_TEMPFAIL
     progress.send(DONE)
@@ -132,11 +142,14 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
 
 
 def _check_chains(config: Config, models: Models) -> None:
-    """Raises UsageError for chains that cannot work with these models."""
+    """Load the models of chains. Raises UsageError for chains that cannot work with these models."""
     if config.chain:
         from edgeloop_agent.chains import check_chains
 
         check_chains(config.chain, models.manifests, models.first)
+        for chain in config.chain:  # now, and not at the first box
+            with contextlib.suppress(EdgeloopError):  # each crop says why
+                models.get(chain.model)
 
 
 def _with_update(config: Config, log: Log) -> Config:

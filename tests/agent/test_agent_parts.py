@@ -17,6 +17,7 @@ from edgeloop_agent import hardware
 from edgeloop_agent.answering import Answering
 from edgeloop_agent.answers import interpret, softmax
 from edgeloop_agent.caches import GraphCache, Pool, ResultCache
+from edgeloop_agent.chores import Chores
 from edgeloop_agent.config import Api, Config, Output, Source, Thermal
 from edgeloop_agent.config import Runtime as RuntimeSettings
 from edgeloop_agent.engine import Scored
@@ -51,7 +52,8 @@ def loop_of(tmp_path: Path, stream: io.StringIO, **changes: Any) -> Loop:
         runtime=RuntimeSettings(variant="onnx-int8", threads=1), **changes,
     )  # fmt: skip
     counts, log = Counts(), Log("info", stream)
-    return Loop(config, Models(config, counts, log), None, Thermometer(), counts, log, lambda: None)
+    models = Models(config, counts, log)
+    return Loop(config, models, None, Chores(config, models, Thermometer(), counts, log), counts, log, lambda: None)
 
 
 def test_a_hot_board_gets_the_smaller_variant_until_it_has_cooled(tmp_path: Path) -> None:
@@ -59,9 +61,8 @@ def test_a_hot_board_gets_the_smaller_variant_until_it_has_cooled(tmp_path: Path
     loop = loop_of(tmp_path, said, thermal=Thermal(hot_variant="tflite-int8", poll_seconds=0.001))
     seen = []
     for celsius in (40, 90, 81, 78, 60):
-        loop.sensor.celsius = celsius  # type: ignore[attr-defined]
-        loop.next_look = 0
-        loop.look_around()
+        loop.chores.sensor.celsius = celsius  # type: ignore[attr-defined]
+        loop.chores.look()
         seen.append((loop.counts.thermal, loop.models.get(loop.models.first).choice.variant))
     assert seen == [
         ("cool", "onnx-int8"), ("hot", "tflite-int8"), ("hot", "tflite-int8"), ("warm", "onnx-int8"), ("cool", "onnx-int8"),

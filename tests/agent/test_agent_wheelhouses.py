@@ -143,5 +143,5 @@ def test_a_device_without_room_says_so_and_keeps_what_it_has(device: AgentBench,
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     with pytest.raises(StorageError, match="1,000 bytes are free, and the new agent needs"):
         offered(device, 3)
-    assert device.journal.load().events[-1].kind == "no-room"
+    assert device.journal.load().events[-1].kind == "no-room" and "make room" in device.journal.load().events[-1].text
     assert device.running().version == 2 and left(device) == {"env-" + str(device.journal.load().active)}

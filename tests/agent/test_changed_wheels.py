@@ -14,7 +14,7 @@ import pytest
 from agent_bench import STEADY, AgentBench, left, manifest_of, needs_of, offered, taken, wheelhouse
 from edgeloop_agent.hub_client import HubClient, NotFound
 from edgeloop_agent.updates.origins import FolderOrigin
-from edgeloop_contract.errors import NetworkError
+from edgeloop_contract.errors import NetworkError, StorageError
 from edgeloop_contract.wheelhouse import MANIFEST_BEGINS, opened, places
 from update_bench import served
 
@@ -71,6 +71,25 @@ def test_only_the_changed_wheel_and_the_list_are_fetched_and_the_environment_is_
     assert {p.name for p in slot_of(device).rglob("*.pyc")} == {p.name for p in before.rglob("*.pyc")}
     taken(device, 4)  # the agent before is removed, and what both had stays
     assert device.running().version == 4 and (slot_of(device) / "steady/data.bin").read_bytes() == STEADY["steady/data.bin"]
+
+
+def test_room_is_asked_for_what_comes_and_not_for_the_whole(device: AgentBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between what the changed wheels need and what all of them would; without links all files need room."""
+    taken(device, 2)
+    with opened(device.bundles / "agent-pi-2.wheelhouse", 1 << 30) as house:
+        unpacked = house.manifest.unpacked_bytes
+    free = (1 << 20) + unpacked * 3 // 2  # without room for the wheels themselves
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 40, 0, free))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+        with pytest.raises(StorageError, match="bytes are free, and the new agent needs"):
+            offered(device, 3)
+    taken(device, 3)
+    assert device.running().version == 3
+    free = 1 << 20
+    with pytest.raises(StorageError, match="1,048,576 bytes are free, and the new agent needs"):
+        offered(device, 4)
+    assert left(device) == {slot_of(device).name}  # what came goes, to make room
 
 
 def test_a_disk_without_links_gets_copies(device: AgentBench, monkeypatch: pytest.MonkeyPatch) -> None:

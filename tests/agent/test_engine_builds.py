@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from commands import HERE
+from places import card, in_namespaces
 from serving import RECORDING, Agent, eventually, serving
 
 FAKE = str(HERE / "support" / "slow_engines")
@@ -72,6 +73,58 @@ def test_engines_that_cannot_be_used_leave_the_model_as_it_is(how: str, says: st
         assert "Tensorrt" not in runtime(agent) and agent.metric("edgeloop_agent_worker_restarts_total") == 0
         time.sleep(1.2)
         assert agent.log.count("engines are built beside") == 1  # once from start to start
+
+
+@pytest.mark.parametrize(("how", "why"), [("", "could not deserialize"), ("crashes", "the last worker died while it loaded them")])
+def test_engines_that_another_tensorrt_built_are_thrown_away(how: str, why: str, folder: Path) -> None:
+    """By a provider that refuses them, or dies of them: answers come, the engines are built again, and that is said once."""
+    with serving(folder, text_for(), PYTHONPATH=FAKE, ENGINE_SECONDS="0.1") as agent:
+        eventually(lambda: "engines are built model=exercise_watch" in agent.log)
+    more = "[limits]\nrestart_seconds = 0.1\n"
+    with serving(folder, text_for(more=more), PYTHONPATH=FAKE, ENGINE_SECONDS="1", TENSORRT="2", ENGINES=how) as agent:
+        assert "Tensorrt" not in runtime(agent)
+        put(agent, "a.csv")
+        eventually(lambda: "engines are built model=exercise_watch" in agent.log)
+        assert "Tensorrt" in runtime(agent) and agent.log.count("engines are thrown away, and built again") == 1
+        assert why in agent.log and agent.metric("edgeloop_agent_worker_restarts_total") == (how == "crashes")
+    with serving(folder, text_for(), PYTHONPATH=FAKE, TENSORRT="2", ENGINES=how) as agent:
+        assert "Tensorrt" in runtime(agent) and "thrown away" not in agent.log
+
+
+@pytest.mark.long
+def test_engines_of_another_library_are_not_even_loaded(folder: Path) -> None:
+    """Its file's name says the version: what they were built by is noted beside them."""
+    for version, again in (("10.3.0", False), ("10.3.0", False), ("10.7.0", True)):
+        shutil.rmtree(folder / "lib", ignore_errors=True)
+        (folder / "lib").mkdir()
+        (folder / "lib" / f"libnvinfer.so.{version}").touch()
+        here = {"PYTHONPATH": FAKE, "ENGINE_SECONDS": "0.1", "LD_LIBRARY_PATH": str(folder / "lib")}
+        with serving(folder, text_for(), ENGINES="crashes", TENSORRT=version, **here) as agent:
+            eventually(lambda: "Tensorrt" in runtime(agent))
+            said = 'why="libnvinfer.so.10.3.0 built them; here is libnvinfer.so.10.7.0"' in agent.log.replace("; /", "; ")
+            assert said is again and agent.metric("edgeloop_agent_worker_restarts_total") == 0
+
+
+@in_namespaces
+@pytest.mark.long
+def test_engines_without_room_are_not_begun(folder: Path) -> None:
+    (folder / "state").mkdir()
+    with serving(folder, text_for(), PYTHONPATH=FAKE, inside=card(folder / "state", "5m")) as agent:
+        eventually(lambda: "engines cannot be used" in agent.log)
+        assert "and engines need about" in agent.log and "make room" in agent.log and "engines are built beside" not in agent.log
+        put(agent, "a.csv")
+
+
+@pytest.mark.long
+def test_builds_that_die_are_not_begun_for_ever(folder: Path) -> None:
+    for start in range(7):
+        with serving(folder, text_for(), PYTHONPATH=FAKE, ENGINE_SECONDS="0.1", ENGINES="dies") as agent:
+            eventually(lambda: "engines cannot be used" in agent.log)
+            assert ("5 builds or loads in a row did not end well" in agent.log) is (start >= 5)
+            assert ("engines are built beside" in agent.log) is (start < 5)
+    next((folder / "state").glob("engines-*.tries")).unlink()
+    with serving(folder, text_for(), PYTHONPATH=FAKE, ENGINE_SECONDS="0.1") as agent:
+        eventually(lambda: "Tensorrt" in runtime(agent))
 
 
 @pytest.mark.long

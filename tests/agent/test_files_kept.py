@@ -96,6 +96,16 @@ def test_what_cannot_be_written_is_kept_until_it_can(inbox: Path, tmp_path: Path
         assert json.loads((tmp_path / "nowhere/out.jsonl").read_text())["input"] == "a.csv"
 
 
+def test_a_disk_that_is_full_fills_no_log_and_costs_few_inferences(inbox: Path, tmp_path: Path) -> None:
+    for number in range(100):
+        (inbox / f"{number:03}.csv").write_text(ONE)
+    with serving(tmp_path, WATCH + DELETE + '[output]\nwhere = "nowhere/out.jsonl"\n') as agent:
+        eventually(lambda: agent.metric("edgeloop_agent_dropped_total") >= 100)
+        time.sleep(2.5)
+        assert agent.metric("edgeloop_agent_dropped_total") < 160 and agent.log.count("file kept") == 1
+        assert 'outcome="unwritten"' in agent.get("/metrics") and len(names(inbox)) == 100
+
+
 def test_a_file_that_is_being_written_is_waited_for(inbox: Path, tmp_path: Path) -> None:
     with serving(tmp_path, WATCH + DELETE) as agent:
         with (inbox / "slow.csv").open("w") as file:

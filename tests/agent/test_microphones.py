@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,27 @@ def test_a_fifo_may_close_and_open_again(tmp_path: Path) -> None:
             # A writer that comes before the end was read would go on with the sound of the one before it.
             eventually(lambda: agent.log.count("closed at its other end") >= count // 2)  # noqa: B023
     assert Pcm(Source(kind="pcm", where="x")).described == ""
+
+
+def test_sound_that_a_writer_leaves_within_a_point_shifts_no_other(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    source, stop = Pcm(Source(kind="pcm", where=str(tmp_path / "pipe"), seconds=0.1, rate_hz=8000)), threading.Event()
+    loud = np.full((800, 1), 0x0102, np.int16)
+
+    def writers() -> None:
+        for content in (loud.tobytes() + b"\1", loud.tobytes(), loud.tobytes()):  # each as soon as the one before has gone
+            with (tmp_path / "pipe").open("wb") as pipe:
+                pipe.write(content)
+            time.sleep(0.3)
+
+    thread = threading.Thread(target=writers)
+    thread.start()
+    recordings = source.recordings(stop, lambda why: None)
+    found = [next(recordings) for _ in range(4)]
+    stop.set()
+    thread.join()
+    assert found[1].refused == "its writer closed the FIFO within a point: 1 bytes of it are left"
+    assert all((found[i].values == loud).all() for i in (0, 2, 3))
 
 
 def test_a_program_and_a_channel_that_are_missing_are_one_sentence(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import json
 import os
 import re
 import signal
+import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import jinja2
@@ -104,8 +106,8 @@ def test_home_assistant_finds_the_device_and_its_templates_read_the_answers(tmp_
 
 
 def test_a_server_that_refuses_waits_and_hangs(inbox: Path, tmp_path: Path) -> None:
-    """503 first, then 400 for the third answer, which is for that alone; then it hangs; in the end it takes the rest."""
-    said = {0: (503, {"Retry-After": "1"}), 3: (400, {}), 7: None}
+    """503 first, then 400 for the third answer, which is for that alone; then it redirects, and hangs; in the end it takes the rest."""
+    said = {0: (503, {"Retry-After": "1"}), 3: (400, {}), 5: (302, {"Location": "http://127.0.0.1:9/"}), 8: None}
     with receiver(lambda number: said.get(number, (204, {}))) as there:
         (tmp_path / "token").write_text("secret\n")
         config = WATCH + QUICK + LINES + webhook(there.address, 'token_file = "token"\ntimeout_seconds = 1.0\n')
@@ -115,6 +117,7 @@ def test_a_server_that_refuses_waits_and_hangs(inbox: Path, tmp_path: Path) -> N
             eventually(lambda: len(there.requests) == WINDOWS - 1)
             assert settled(lambda: len(there.requests)) == WINDOWS - 1
             assert agent.metric("edgeloop_agent_dropped_total") == 1 and "messages are refused for good" in agent.log
+            assert 'why="status 302; redirects are not followed: name the address itself"' in agent.log
             assert 'why="status 503"' in agent.log and agent.metric("edgeloop_agent_outputs_waiting") == 0
         head, body = there.requests[0]
         assert head["ce-id"] == body["id"] and head["ce-specversion"] == "1.0" and head["ce-source"] == "/devices/kitchen%20%C3%A9"
@@ -231,3 +234,35 @@ def test_ten_thousand_answers_a_queue_of_a_megabyte(tmp_path: Path) -> None:
     waiting = counts.outputs_waiting["nowhere"]
     assert waiting + counts.dropped["output"] == 10_000 and 500 < waiting < 5_000
     assert sum(file.stat().st_size for file in tmp_path.glob("q.sqlite*")) <= 3 << 20
+
+
+def test_lines_that_nobody_takes_have_a_bound_and_hold_nobody_up(tmp_path: Path) -> None:
+    """A reader that hangs: of a live source the oldest lines go, counted and said; a source that waits loses none."""
+    from edgeloop_agent.config import Output
+    from edgeloop_agent.logs import Log
+    from edgeloop_agent.metrics import Counts
+    from edgeloop_agent.outputs.lines import LineOutput
+    from edgeloop_agent.outputs.ticket import Ticket
+
+    os.mkfifo(tmp_path / "pipe")
+    said, counts = io.StringIO(), Counts()
+    output = LineOutput(Output(where=str(tmp_path / "pipe"), max_bytes=1 << 40), counts, Log("info", said))
+    written: dict[int, bool] = {}
+    began = time.monotonic()
+    for number in range(24):  # MiB each; 16 may wait
+        output.put([{"n": number, "x": "x" * (1 << 20)}], Ticket(partial(written.__setitem__, number), 1), last=True)
+    assert time.monotonic() - began < 5 and written and not any(written.values())
+    lost = len(written)
+    assert counts.dropped["output"] == lost >= 8 and "16 MiB wait for a disk or a reader" in said.getvalue()
+    asked: list[int] = []
+    output.put([{"n": 24}], None, True, lambda: not asked.append(1) and len(asked) < 3)  # small: there may be room at once
+    output.put([{"x": "x" * (1 << 21)}], None, True, lambda: not asked.append(1) and len(asked) < 3)  # type: ignore[func-returns-value]
+    assert asked  # whoever may wait is asked, again and again
+    with (tmp_path / "pipe").open("rb") as reader:
+        thread = threading.Thread(target=output.close, args=(time.monotonic() + 20,))
+        thread.start()
+        numbers = []
+        while (line := reader.readline()) and not line.startswith(b'{"x"'):
+            numbers.append(json.loads(line)["n"])
+        thread.join()
+    assert numbers == sorted(numbers) and numbers[-1] == 24 and {n for n, taken in written.items() if taken} <= set(numbers)

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -101,6 +102,55 @@ def test_a_worn_card(how: str, inbox: Path, tmp_path: Path) -> None:
     with serving(tmp_path, WATCH + QUICK + ANSWERS + HUB, DRIFTS, **worn_card(state, told)) as agent:
         loses_and_recovers(agent, inbox, lambda: told.write_text(how), told.unlink)
         assert "the disk is read-only or worn out" in agent.log and "make room" not in agent.log
+
+
+@needs("gcc", "libc6-dev")
+def test_a_card_that_hangs_makes_no_answer_later(tmp_path: Path) -> None:
+    """Files are deleted, answers written, kept and sent, a hub asked, drift kept: nothing of it is waited for, and nothing lost."""
+    card, told, names = tmp_path / "card", tmp_path / "how", [f"{number}.csv" for number in range(4)]
+    (card / "in").mkdir(parents=True)
+    outputs = ANSWERS.replace("state/", "card/") + '[[output]]\nwhere = "-"\n'
+    source = WATCH.replace('"in"', '"card/in"') + 'after = "delete"\n'
+    text = source + QUICK + outputs + HUB + "[thermal]\npoll_seconds = 0.1\n"
+    with serving(tmp_path, text, DRIFTS, state="card/state", **worn_card(card, told)) as agent:
+        for number, name in enumerate(names):
+            began = time.monotonic()
+            arrive(card / "in", name)
+            eventually(lambda: agent.log.count('\n{"input"') == (number + 1) * WINDOWS)  # noqa: B023
+            assert time.monotonic() - began < 10  # the card hangs until it is told otherwise
+            if name == "0.csv":
+                eventually(lambda: not list((card / "in").iterdir()))
+                told.write_text("hangs")
+        time.sleep(2)  # longer than hang_seconds
+        assert {path.name for path in (card / "in").iterdir()} == set(names[1:])
+        assert (card / "out.jsonl").read_text().count("\n") == WINDOWS
+        assert agent.metric("edgeloop_agent_worker_restarts_total") == 0
+        told.unlink()
+        eventually(lambda: not list((card / "in").iterdir()))
+        assert (card / "out.jsonl").read_text().count("\n") == 4 * WINDOWS
+        assert 'dropped_total{reason="output"} 0.0' in agent.get("/metrics") and "Traceback" not in agent.log
+
+
+def test_who_logs_waits_for_no_disk() -> None:
+    """Lines for a disk that hangs wait in memory, with a bound; what found no room is counted in the log."""
+    hangs = threading.Event()
+
+    class Hanging(io.StringIO):
+        def write(self, text: str) -> int:
+            assert hangs.wait(20)
+            return super().write(text)
+
+    stream = Hanging()
+    log = Log("info", stream)
+    log.in_background()
+    began = time.monotonic()
+    for number in range(1_200):
+        log("info", f"line {number}")
+    assert time.monotonic() - began < 1 and not stream.getvalue() and "line 1199" in log.recent[-1]
+    hangs.set()
+    log.flush(10)
+    said = stream.getvalue()
+    assert said.count(" line ") == 1_000 and "log lines are lost: nothing took them count=200" in said
 
 
 @needs("gcc", "libc6-dev")

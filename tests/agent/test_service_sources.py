@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,35 @@ def test_lines_from_a_fifo(tmp_path: Path) -> None:
         eventually(lambda: len([x for x in agent.lines if "label" in x]) == 5)  # 300 points, every 50 from the 100th on
         assert next(x["refused"] for x in agent.lines if "refused" in x).startswith("not JSON")
         assert "2 numbers, most lines have 6" in [x["refused"] for x in agent.lines if "refused" in x]
+
+
+def test_no_line_is_lost_between_two_writers_of_a_fifo(tmp_path: Path) -> None:
+    """Writers that follow each other at once; the half line of one that dies is said, and joined to no other."""
+    os.mkfifo(tmp_path / "pipe")
+    source = '[source]\nkind = "lines"\nwhere = "pipe"\nqueue = 1000\n'
+    one = '{"values": [' + ", ".join(["[0, 0, 0, 0, 0, 0]"] * 100) + '], "name": "%s"}'
+    with serving(tmp_path, source) as agent:
+        for number in range(100):
+            with (tmp_path / "pipe").open("w") as pipe:
+                pipe.write((one % f"a{number}" + "\n") + one % f"b{number}" + ("" if number == 99 else "\n"))
+            time.sleep(0.01 * (number % 3))
+        eventually(lambda: len(agent.lines) == 200)  # JSON that is whole needs no end of its line
+        assert {line["input"] for line in agent.lines} == {f"{name}{number}" for name in "ab" for number in range(100)}
+        before = len(agent.lines)
+        for number, cut in enumerate((b"1,2,3,4,5,6\n1,2,3,4", one.encode()[:300], "\u732b".encode()[:2])):
+            with (tmp_path / "pipe").open("wb") as pipe:
+                pipe.write(cut)
+            eventually(lambda: sum("before the end of the line" in x.get("refused", "") for x in agent.lines) == number + 1)  # noqa: B023
+        with (tmp_path / "pipe").open("w") as pipe:
+            pipe.write(one % "whole" + "\n")
+        eventually(lambda: agent.lines[-1]["input"] == "whole" and "label" in agent.lines[-1])
+        assert len(agent.lines) == before + 5  # with the point of the whole line
+        (tmp_path / "pipe").unlink()
+        os.mkfifo(tmp_path / "pipe")  # another one at its place
+        with (tmp_path / "pipe").open("w") as pipe:
+            pipe.write(one % "anew" + "\n")
+            pipe.flush()
+            eventually(lambda: agent.lines[-1]["input"] == "anew")
 
 
 def test_frames_of_a_video(tiny_run: dict, tmp_path: Path) -> None:

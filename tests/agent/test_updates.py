@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from edgeloop_agent.updates.journal import Running
+from edgeloop_agent.updates.origins import FolderOrigin
 from edgeloop_agent.updates.taking import STRUCTURE_ONLY
 from edgeloop_contract import archive
 from edgeloop_contract.archive import Bundle
@@ -195,6 +196,19 @@ def test_what_failed_the_canary_is_not_tried_again(bench: Bench) -> None:
     assert [e.kind for e in bench.folder.load().events] == ["failed"]
     assert bench.turn(lambda _: "too slow") == "no target is assigned"
     assert bench.running().version == 1
+
+
+def test_what_does_not_fit_is_not_downloaded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither at once nor at each poll again."""
+    bench.offer(2)
+    bench.repository.publish()
+    came: list[int] = []
+    monkeypatch.setattr(FolderOrigin, "target", lambda *_: came.append(1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 30, 0, 1 << 20))
+    for _ in range(2):
+        with pytest.raises(StorageError, match=r"1,048,576 bytes are free, and .*-2\.edgeloop needs [\d,]+; make room"):
+            bench.turn()
+    assert not came and [e.kind for e in bench.folder.load().events] == ["no-room"]
 
 
 def test_a_full_disk_leaves_everything_as_it_was(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

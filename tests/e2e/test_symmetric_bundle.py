@@ -22,7 +22,13 @@ def test_the_file_is_judged_and_bundled_and_devices_without_tensorrt_prefer_othe
     answer = json.loads(done.stdout)
     (pair,) = [p for p in answer["parity"]["pairs"] if p["b"] == NAME]
     assert pair["a"] == "torch, symmetric" and pair["max_lsb"] <= 2
-    quantize = next(s["metrics"] for s in answer["stages"] if s["name"] == "quantize")
+    quantize, verify = (next(s["metrics"] for s in answer["stages"] if s["name"] == name) for name in ("quantize", "verify"))
+    lost = verify["variants"][NAME]["lost"]
+    usual, own = (verify["variants"][name]["accuracy"]["value"] for name in ("onnx-int8", NAME))
+    assert abs(lost["value"] - (usual - own)) < 1e-9 and lost["low"] <= lost["value"] <= lost["high"]
+    assert f"{NAME}: loses {100 * lost['value']:.2f} points against the usual int8 file, 95 % interval" in done.stderr
+    assert ("points against the usual int8 file" in Path(answer["report"]).read_text()) == (lost["value"] > 0)
+    assert {step["name"] for step in quantize["symmetric"]["repair_steps"]} >= {"calibration by percentile", "calibration by mse"}
     assert quantize["symmetric"]["points"] < quantize["points"]
     assert NAME in Path(answer["report"]).read_text()
     with Bundle.open(Path(answer["bundle"])) as bundle:

@@ -1,6 +1,7 @@
 /* A board with faults, by LD_PRELOAD.
  *
- * A card that wears out: calls that write below $WORN_CARD fail, or take long, as the file $WORN_CARD_HOW says: "rofs", "io", "slow".
+ * A card that wears out: calls that write below $WORN_CARD fail, or take long, as the file $WORN_CARD_HOW says: "rofs", "io", "slow"
+ * (three seconds for a sync), "hangs" (each call waits until the file says something else).
  * A clock without a battery: times of day differ by the seconds in the file $CLOCK_BEHIND. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -59,6 +60,7 @@ static int fails(int is_there, int syncs) {
     if (mode == 'r') { errno = EROFS; return 1; }
     if (mode == 'i') { errno = EIO; return 1; }
     if (mode == 's' && syncs) { sleep(3); }
+    for (int saved = errno; how() == 'h'; errno = saved) usleep(20000);
     return 0;
 }
 

@@ -72,7 +72,7 @@ class Agent:
         eventually(lambda: self.log.count(" ready ") >= times)
 
 
-def write_config(folder: Path, text: str, *bundles: Path) -> Path:
+def write_config(folder: Path, text: str, *bundles: Path, state: str = "state") -> Path:
     """A config with quick measurements, a free port, and answers in out.jsonl; `text`: more of it."""
     tables = {"output": 'where = "out.jsonl"', "api": "port = 0", "runtime": 'variant = "tflite-int8"'}
     for name, default in tables.items():
@@ -80,14 +80,16 @@ def write_config(folder: Path, text: str, *bundles: Path) -> Path:
             text += f"\n[{name}]\n{default}\n"
     path = folder / "agent.toml"
     names = ", ".join(f'"{b}"' for b in bundles or (GOLDEN,))
-    path.write_text(f'bundles = [{names}]\nstate = "state"\n{text}')
+    path.write_text(f'bundles = [{names}]\nstate = "{state}"\n{text}')
     return path
 
 
 @contextmanager
-def serving(folder: Path, text: str = "", *bundles: Path, inside: Sequence[object] = (), **environment: str) -> Iterator[Agent]:
+def serving(
+    folder: Path, text: str = "", *bundles: Path, inside: Sequence[object] = (), state: str = "state", **environment: str
+) -> Iterator[Agent]:
     """`inside`: words before the command, which run it in another place (places.py)."""
-    config = write_config(folder, text, *bundles)
+    config = write_config(folder, text, *bundles, state=state)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [*map(str, inside), BIN / "edgeloop-agent", "serve", config],

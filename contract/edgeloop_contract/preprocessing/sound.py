@@ -34,7 +34,8 @@ class ToFloat(StepBase, frozen=True, tag="to_float"):
         if x.dtype.kind == "f":
             made = x.astype(np.float32)
         elif x.dtype.kind == "u" or (x.size and (x.min() < -32768 or x.max() > 32767)):
-            raise DataError(f"sound of type {x.dtype}; to_float takes 16-bit samples, -32768 to 32767, or floats")
+            wanted = "16-bit samples of sound, -32768 to 32767, or floats; a picture takes normalize"
+            raise DataError(f"values of type {x.dtype}; to_float takes {wanted}")
         else:
             made = (x / (self.full_scale if self.by == "full_scale" else 1.0)).astype(np.float32)
         if self.by == "max" and made.size:

@@ -33,9 +33,10 @@ from edgeloop_agent.local_api.page_routes import OPEN_PATHS, PageRoutes
 from edgeloop_agent.local_api.page_routes import PATHS as PAGE_PATHS
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts, place_kind
-from edgeloop_agent.models import Model, Models
+from edgeloop_agent.models import Models
 from edgeloop_agent.page.live_view import LiveView
 from edgeloop_agent.runtimes.named import Memory
+from edgeloop_agent.served_model import Model
 from edgeloop_contract import inference
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError

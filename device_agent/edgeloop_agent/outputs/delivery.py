@@ -1,7 +1,7 @@
 """Delivers one output's messages by a thread of its own: from memory while the other side is there, else by a queue on disk.
 
-Inference only appends to a list. What is not delivered within a moment is on the disk, so that a restart loses nothing of it; a
-power cut loses what came in the last second. When the queue is full, the oldest messages go, and are counted.
+Inference only appends to a list, and waits for no disk. What is not delivered within a moment is on the disk, so that a restart
+loses nothing of it; a power cut loses what came in the last second. When the queue is full, the oldest messages go, counted.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from edgeloop_agent.answering import AnswerLine
+from edgeloop_agent.errand import Errand
 from edgeloop_agent.logs import Log, Recurring
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.outputs.message_queue import MessageQueue
@@ -29,7 +30,7 @@ __all__ = ["Delivery"]
 
 WAIT_SECONDS = 0.5
 BATCH = 64
-MAX_PENDING = 1_000  # answers in memory; more go to the disk
+MAX_PENDING = 1_000  # answers in memory; more go to the disk, and of twice as many the oldest are lost
 MAX_PENDING_BYTES = 16 << 20  # of pictures in memory that are not JPEG yet
 FIRST_DELAY, MAX_DELAY = 1.0, 60.0
 
@@ -54,22 +55,27 @@ class Delivery:
         if self._queue.failed:
             self._keeping.fails(self._queue.failed)
         self._pending: deque[Pending] = deque()
-        self._picture_bytes = 0
+        self._picture_bytes = self._gone = 0  # gone: those that found no room in memory, and are not counted yet
         self._changed, self._storing = threading.Condition(), threading.Lock()
         self._in_hand: list[Message] = []  # being sent; `_stored`: they are in the queue too
         self._stored = True
         self._stop, self._failures, self._next_try, self._failing = False, 0, 0.0, ""
         self._new_manifest: Manifest | None = None
         self._thread = threading.Thread(target=self._run, name="output", daemon=True)
+        self._storer = Errand("output store", self.sync)
         counts.outputs_waiting[sender.where] = self._queue.count
 
     def start(self) -> None:
         self._thread.start()
 
     def put(self, line: AnswerLine, picture: Array | None) -> None:
-        """Never waits for the other side. `picture`: that nobody changes any more."""
+        """Waits neither for the other side nor for the disk. `picture`: that nobody changes any more."""
         with self._changed:
             full = len(self._pending) >= MAX_PENDING
+            if len(self._pending) >= 2 * MAX_PENDING:
+                oldest = self._pending.popleft()
+                self._picture_bytes -= 0 if oldest.picture is None else oldest.picture.nbytes
+                self._gone += 1
             if picture is not None and self._picture_bytes + picture.nbytes > MAX_PENDING_BYTES:
                 self._counts.dropped["picture"] += 1
                 picture = None
@@ -77,7 +83,7 @@ class Delivery:
             self._pending.append(Pending(line, picture))
             self._changed.notify()
         if full:  # the other side holds the thread up for minutes
-            self.sync()
+            self._storer.ask()
 
     def use(self, manifest: Manifest) -> None:
         with self._changed:
@@ -173,6 +179,11 @@ class Delivery:
         with self._changed:
             taken = [self._pending.popleft() for _ in range(min(most, len(self._pending)))]
             self._picture_bytes -= sum(p.picture.nbytes for p in taken if p.picture is not None)
+            gone, self._gone = self._gone, 0
+        if gone:
+            self._counts.dropped["output"] += gone
+            why = "the disk is too slow for an output: the oldest answers are lost"
+            self._log("warning", why, where=self._sender.where, count=gone)
         return taken
 
     def _messages(self, most: int) -> list[Message]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from edgeloop_agent.metrics import Counts
 from edgeloop_agent.outputs.lines import LineOutput
 from edgeloop_agent.outputs.rules import Rules
 from edgeloop_agent.outputs.sending import Sender
+from edgeloop_agent.outputs.ticket import Ticket
 from edgeloop_agent.sources import Recording
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.manifest import Manifest
@@ -33,7 +34,7 @@ __all__ = ["Outputs", "device_name", "unknown_labels"]
 
 
 class Outputs:
-    """`write` never waits for a network. Raises UsageError, DeviceError and StorageError where an output cannot begin."""
+    """`write` waits for no network and no disk. Raises UsageError, DeviceError and StorageError where an output cannot begin."""
 
     def __init__(self, config: Config, manifest: Manifest, state: Path, counts: Counts, log: Log) -> None:
         self._lines: list[tuple[Rules, LineOutput]] = []
@@ -64,17 +65,25 @@ class Outputs:
         for _, _, delivery in self._sent:
             delivery.start()
 
-    def write(self, lines: Sequence[AnswerLine], recording: Recording | None = None) -> bool:
-        """False where a file or standard output did not take the lines. `recording`: theirs, for outputs with pictures."""
-        written, now = True, time.monotonic()
+    def ticket(self, done: Callable[[bool], None]) -> Ticket:
+        """For the lines of one recording: `done` is called when files and standard output have them, or have lost some (False)."""
+        return Ticket(done, max(1, len(self._lines)))
+
+    def write(
+        self, lines: Sequence[AnswerLine], recording: Recording | None = None, ticket: Ticket | None = None, last: bool = True,
+        go_on: Callable[[], bool] | None = None,
+    ) -> None:  # fmt: skip
+        """`recording`: theirs, for outputs with pictures. `last`: no more lines of it come. `go_on`: as `LineOutput.put`."""
+        now = time.monotonic()
         for rules, output in self._lines:
-            written = output.write([kept for line in lines if (kept := rules.chosen(line, now)) is not None]) and written
+            output.put([kept for line in lines if (kept := rules.chosen(line, now)) is not None], ticket, last, go_on)
         for rules, wants_picture, delivery in self._sent:
             for line in lines:
                 kept = rules.chosen(line, now) if line.refused is None else None
                 if kept is not None:
                     delivery.put(kept, _picture(recording) if wants_picture else None)
-        return written
+        if ticket is not None and last and not self._lines:
+            ticket.ended()
 
     def sync(self) -> bool:
         """All that was written is on the disk or delivered; False if that failed."""
@@ -86,8 +95,16 @@ class Outputs:
         for _, _, delivery in self._sent:
             delivery.use(manifest)
 
+    def flush(self, go_on: Callable[[], bool]) -> None:
+        """Wait until files and standard output have all lines, as long as `go_on` says so."""
+        for _, output in self._lines:
+            output.flush(go_on)
+
     def close(self) -> None:
         """All of them keep what waits first: one that is away costs the others nothing."""
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for _, output in self._lines:
+            output.close(deadline)
         for _, _, delivery in self._sent:
             delivery.stop()
         deadline = time.monotonic() + CLOSE_SECONDS

@@ -66,7 +66,9 @@ class Webhook:
                 refused, reason = refused + 1, f"status {answer.status}"
                 continue
             wait = answer.headers.get("Retry-After", "")
-            return Delivered(count, refused, f"status {answer.status}", float(wait) if wait.isdigit() else 0.0, reason)
+            followed = "; redirects are not followed: name the address itself" if 300 <= answer.status < 400 else ""
+            why = f"status {answer.status}{followed}"
+            return Delivered(count, refused, why, float(wait) if wait.isdigit() else 0.0, reason)
         return Delivered(len(messages), refused, reason=reason)
 
     def use(self, manifest: Manifest) -> None:

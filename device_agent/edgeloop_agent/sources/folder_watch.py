@@ -22,6 +22,7 @@ from edgeloop_agent.sources.files import LEADS_OUT, NOT_TRACKED, leads_out, read
 from edgeloop_agent.sources.readers import ENDINGS
 from edgeloop_agent.sources.texts import TEXT_ENDINGS
 
+MAX_RETRY_SECONDS = 30.0  # between two attempts to answer what could not be written
 State = tuple[int, int, int]  # of a file: time, size, inode
 
 
@@ -37,7 +38,8 @@ class WatchedFolder:
         self.settings, self.folder, self.in_flight = settings, Path(settings.where), in_flight
         self.seen: dict[str, State] = {}
         self.texts = False  # the model takes texts: .txt files are recordings too
-        self.retry_later: deque[str] = deque()  # filled by the inference loop
+        self.retry_later: deque[str] = deque()  # filled by the thread that settles
+        self._unwritten, self._retry_at, self._delay = False, 0.0, 0.0  # of answers that could not be written
 
     def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]:
         unchanged_since: dict[str, tuple[State, float]] = {}
@@ -83,11 +85,17 @@ class WatchedFolder:
             path.unlink(missing_ok=True)
             return "deleted"
         if outcome in ("dropped", "unwritten"):
+            self._unwritten = self._unwritten or outcome == "unwritten"
             self.retry_later.append(name)
         return "kept"
 
     def _requeue(self) -> None:
-        """Read again as many as the queue holds; each of them may be returned once more."""
+        """Read again as many as the queue holds; each of them may be returned once more. Later and later while a disk is full."""
+        if time.monotonic() < self._retry_at:
+            return
+        if self.retry_later:
+            self._delay = min(MAX_RETRY_SECONDS, max(1.0, 2 * self._delay)) if self._unwritten else 0.0
+            self._unwritten, self._retry_at = False, time.monotonic() + self._delay
         for _ in range(min(len(self.retry_later), self.settings.queue)):
             self.seen.pop(self.retry_later.popleft(), None)
 

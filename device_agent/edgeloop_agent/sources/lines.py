@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import select
-import sys
 import termios
 from collections import deque
 from collections.abc import Iterator
@@ -19,15 +16,16 @@ import numpy as np
 
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.sources import Recording, ReportUnavailable
+from edgeloop_agent.sources.byte_stream import chunks, opened
 from edgeloop_agent.sources.files import MAX_LINE_CHARACTERS
 from edgeloop_agent.sources.json_records import json_record
 from edgeloop_agent.sources.texts import text_of_line
 from edgeloop_agent.sources.width_filter import Line, WidthFilter
 
-READ_BYTES = 1 << 16
-WAIT_SECONDS = 0.5
 SEPARATOR = re.compile(r"[;\s]\s*")  # between numbers without commas
 FIRST_LINE = "the first line of a serial port: it may be incomplete"
+CUT_LINE = "its writer closed the FIFO before the end of the line: it may be incomplete"
+TOO_LONG = f"longer than {MAX_LINE_CHARACTERS} characters"
 
 
 class LineSource:
@@ -103,73 +101,58 @@ class LineSource:
 
     def _lines(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[tuple[bytes | None, str]]:
         """Lines, None for one that is too long, with the reason why a line is not usable. (None, ""): the other side has closed."""
+        where = self.settings.where
+        closed = f"{where}: closed at its other end"
         while not stop.is_set():
             try:
-                with self._opened() as file:
+                with opened(where) as file:
                     report_unavailable("")
                     first = os.isatty(file)
-                    for line in _split(file, stop):
-                        why = f"longer than {MAX_LINE_CHARACTERS} characters" if line is None else FIRST_LINE if first else ""
+                    if first:
+                        _as_serial(file, self.settings.baud)
+                    for line, why in _split(file, where, stop):
+                        report_unavailable("" if line is not None or why else closed)
+                        yield line, FIRST_LINE if first else why
                         first = False
-                        yield line, why
                     yield None, ""
-                    if self.settings.where == "-" or Path(self.settings.where).is_file():
+                    if where == "-" or Path(where).is_file():
                         return
-                report_unavailable(f"{self.settings.where}: closed at its other end")
+                report_unavailable(closed)
             except OSError as error:
-                report_unavailable(f"{self.settings.where}: {error.strerror}")
+                report_unavailable(f"{where}: {error.strerror}")
                 yield None, ""
             stop.wait(self.settings.poll_seconds)
 
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[int]:
-        if self.settings.where == "-":
-            yield sys.stdin.fileno()
-            return
-        # Do not wait for a FIFO's writer or for a modem line.
-        file = os.open(self.settings.where, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        try:
-            if os.isatty(file):
-                _as_serial(file, self.settings.baud)
-            yield file
-        finally:
-            os.close(file)
 
-
-def _split(file: int, stop: Event) -> Iterator[bytes | None]:
-    """Lines of a descriptor until it ends. Looks at `stop` twice a second."""
-    rest, skipping, seen = b"", False, False
-    while not stop.is_set():
-        ready, _, _ = select.select([file], [], [], WAIT_SECONDS)
-        if not ready:
+def _split(file: int, where: str, stop: Event) -> Iterator[tuple[bytes | None, str]]:
+    """Lines of a descriptor until it ends, as `LineSource._lines` gives them."""
+    rest, skipping = b"", False
+    for data in chunks(file, where, stop):
+        if not data:  # the writer of a FIFO has gone: the next one begins a line of its own
+            if rest and not skipping:
+                yield rest, "" if _is_json(rest) else CUT_LINE
+            rest, skipping = b"", False
+            yield None, ""
             continue
-        try:
-            data = os.read(file, READ_BYTES)
-        except BlockingIOError:
-            continue
-        if not data:
-            if not seen and _is_fifo(file):  # no writer yet
-                stop.wait(WAIT_SECONDS)
-                continue
-            break
-        seen = True
         *whole, rest = (rest + data).split(b"\n")
         for line in whole:
             if skipping:
                 skipping = False
-                yield None
+                yield None, TOO_LONG
             else:
-                yield line
+                yield line, ""
         if len(rest) > MAX_LINE_CHARACTERS:
             rest, skipping = b"", True
     if rest and not skipping and not os.isatty(file):  # a cable that was pulled out may leave half a line
-        yield rest
+        yield rest, ""
 
 
-def _is_fifo(file: int) -> bool:
-    import stat
-
-    return stat.S_ISFIFO(os.fstat(file).st_mode)
+def _is_json(line: bytes) -> bool:
+    """Whether a line without its end is whole: a number that was cut is a number too, an object or a list is none."""
+    try:
+        return isinstance(json.loads(line), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _as_serial(file: int, baud: int) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import select
 import stat
-import sys
 from collections.abc import Iterator
 from threading import Event
 
@@ -16,6 +13,7 @@ import numpy as np
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.sources import Recording, ReportUnavailable
 from edgeloop_agent.sources.backoff import Backoff
+from edgeloop_agent.sources.byte_stream import chunks, opened
 from edgeloop_agent.sources.child import Child, program_in
 from edgeloop_agent.sources.live_frames import CameraGone
 from edgeloop_agent.sources.sound_blocks import SoundBlocks
@@ -23,8 +21,6 @@ from edgeloop_contract.arrays import Array
 
 __all__ = ["Arecord", "Pcm"]
 
-WAIT_SECONDS = 0.5
-READ_BYTES = 1 << 16
 MAX_PAUSE_SECONDS = 30.0
 SILENCE_SECONDS = 5.0  # beyond what one recording lasts, without a byte of arecord
 OTHER_RATE = re.compile(rb"rate is not accurate \(requested = \d+Hz, got = (\d+)Hz\)")
@@ -41,6 +37,11 @@ class _Points:
         whole = len(data) // (2 * self._channels) * 2 * self._channels
         self._rest = data[whole:]
         return np.frombuffer(data[:whole], "<i2").reshape(-1, self._channels).astype(np.int16, copy=False)
+
+    @property
+    def left(self) -> int:
+        """Bytes of a point whose rest did not come."""
+        return len(self._rest)
 
 
 class _Sound:
@@ -109,43 +110,34 @@ class Pcm(_Sound):
     """Signed 16-bit points, little-endian, `channels` beside each other. Standard input and files end; a FIFO does not."""
 
     def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]:
-        settings = self.settings
+        where = self.settings.where
+        closed = f"{where}: closed at its other end"
         while not stop.is_set():
-            points, blocks = _Points(settings.channels), SoundBlocks(settings, settings.rate_hz, self.model_hz)
-            self.described = f"{settings.rate_hz} Hz, {settings.channels} channels, answered at {blocks.rate_hz} Hz"
+            points, blocks = self._begun()
             try:
-                with _opened(settings.where) as file:
+                with opened(where) as file:
                     report_unavailable("")
-                    for data in _chunks(file, stop):
+                    for data in chunks(file, where, stop):
+                        report_unavailable("" if data else closed)
                         yield from self._recordings(blocks, points.of(data))
-                    if stop.is_set() or settings.where == "-" or stat.S_ISREG(os.fstat(file).st_mode):
+                        if not data:  # the writer of a FIFO has gone: the next one begins a sound of its own
+                            yield from self._cut(points)
+                            points, blocks = self._begun()
+                    if stop.is_set() or where == "-" or stat.S_ISREG(os.fstat(file).st_mode):
                         return
-                report_unavailable(f"{settings.where}: closed at its other end")
+                report_unavailable(closed)
             except OSError as error:
-                report_unavailable(f"{settings.where}: {error.strerror}")
-            stop.wait(settings.poll_seconds)
+                report_unavailable(f"{where}: {error.strerror}")
+            stop.wait(self.settings.poll_seconds)
 
+    def _begun(self) -> tuple[_Points, SoundBlocks]:
+        settings = self.settings
+        blocks = SoundBlocks(settings, settings.rate_hz, self.model_hz)
+        self.described = f"{settings.rate_hz} Hz, {settings.channels} channels, answered at {blocks.rate_hz} Hz"
+        return _Points(settings.channels), blocks
 
-@contextlib.contextmanager
-def _opened(where: str) -> Iterator[int]:
-    if where == "-":
-        yield sys.stdin.fileno()
-        return
-    file = os.open(where, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # do not wait for a FIFO's writer
-    try:
-        yield file
-    finally:
-        os.close(file)
-
-
-def _chunks(file: int, stop: Event) -> Iterator[bytes]:
-    while not stop.is_set():
-        if not select.select([file], [], [], WAIT_SECONDS)[0]:
-            continue
-        try:
-            data = os.read(file, READ_BYTES)
-        except BlockingIOError:
-            continue
-        if not data:
-            return
-        yield data
+    def _cut(self, points: _Points) -> Iterator[Recording]:
+        if points.left:
+            self._number += 1
+            why = f"its writer closed the FIFO within a point: {points.left} bytes of it are left"
+            yield Recording(f"sound {self._number}", None, why)

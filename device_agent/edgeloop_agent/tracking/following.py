@@ -10,6 +10,7 @@ import msgspec
 
 from edgeloop_agent.box_answers import Box
 from edgeloop_agent.config import CountedLine, CountedZone, Tracking
+from edgeloop_agent.errand import Errand
 from edgeloop_agent.logs import Log
 from edgeloop_agent.tracking.counting import LineCount, LineCounter, Place, ZoneCount, ZoneCounter
 from edgeloop_agent.tracking.tracker import Track, Tracker
@@ -23,6 +24,8 @@ __all__ = ["Counted", "Following", "check_model"]
 
 KEEP_SECONDS = 10.0  # between two writes: flash wears
 RESERVED = 1000  # numbers that may be given before the next write: after a crash none is given twice
+SPARE = RESERVED // 2  # of them left when more are asked for: nobody waits for the write
+CLOSE_SECONDS = 3.0  # for the counts to reach the disk at the end
 EDGE = 0.5  # pixels that a point stays inside the picture, so that one on its edge is in a zone that ends there
 
 
@@ -72,7 +75,7 @@ def check_model(settings: Tracking, manifest: Manifest) -> None:
 
 
 class Following:
-    """One tracker and its counters, for the frames of one source. `state`: the agent's folder."""
+    """One tracker and its counters, for the frames of one source. `state`: the agent's folder. No frame waits for the disk."""
 
     def __init__(self, settings: Tracking, state: Path, log: Log) -> None:
         self._settings, self._file, self._log = settings, state / "tracking.json", log
@@ -82,7 +85,10 @@ class Following:
         self._lines: list[LineCounter] = []
         self._zones: list[ZoneCounter] = []
         self._scene = (0, 0, -1)  # height, width and stream of the last frame
-        self._kept, self._reserved, self._kept_at = self.counted, 0, float("-inf")
+        self._kept, self._reserved, self._kept_at = self.counted, kept.next, float("-inf")
+        self._content, self._writer = b"", Errand("counts", self._to_disk)
+        self._write(kept.next + RESERVED)
+        self._writer.wait(CLOSE_SECONDS)  # before the first frame: what it numbers is reserved
 
     @property
     def active(self) -> int:
@@ -119,7 +125,7 @@ class Following:
         found = self._tracker.follow(boxes)
         if self._lines or self._zones:
             self._count(self._tracker.tracks)
-        if self._tracker.next > self._reserved:
+        if self._tracker.next > self._reserved - SPARE:
             self._write(self._tracker.next + RESERVED)
         return [
             box if track is None else msgspec.structs.replace(box, track=track.number)
@@ -133,8 +139,8 @@ class Following:
 
     def close(self) -> None:
         """Write what was counted and the next number: the agent ends."""
-        if self._reserved:
-            self._write(self._tracker.next)
+        self._write(self._tracker.next)
+        self._writer.wait(CLOSE_SECONDS)
 
     def _write(self, reserved: int) -> None:
         """`reserved`: no number from here on was given, or will be before the next write."""
@@ -145,9 +151,13 @@ class Following:
             [KeptLine(line, count) for line, count in zip(settings.line, self.counted.lines, strict=True)],
             [KeptZone(zone, count) for zone, count in zip(settings.zone, self.counted.zones, strict=True)],
         )
+        self._content = msgspec.json.encode(content)
+        self._writer.ask()
+
+    def _to_disk(self) -> None:
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            publish(self._file, msgspec.json.encode(content))
+            publish(self._file, self._content)
         except OSError as error:
             self._log("warning", "what was counted cannot be kept", file=self._file, why=error)
 

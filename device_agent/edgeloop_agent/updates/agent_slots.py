@@ -15,10 +15,11 @@ import msgspec
 from edgeloop_agent.config import Config
 from edgeloop_agent.launcher import ABOUT, AGENT, environment_of, is_newer, packaged, packaged_environment
 from edgeloop_agent.updates import changed_wheels
-from edgeloop_agent.updates.environments import About, House, install, misfit, placed, remove, room_problem
+from edgeloop_agent.updates.environments import About, House, install, misfit, placed, remove
 from edgeloop_agent.updates.journal import OTHERS, Journal, Running, Slot, UpdateFolder, update_folder
 from edgeloop_agent.updates.offers import Offer
 from edgeloop_agent.updates.rebuilding import digest_of
+from edgeloop_agent.updates.room import check_room, room_of_whole
 from edgeloop_agent.updates.self_check import SelfCheck
 from edgeloop_contract.errors import BundleError, BundleTooNew
 from edgeloop_contract.publications import AGENT_MODEL
@@ -144,13 +145,14 @@ def misfit_of(offer: Offer) -> str:
 
 
 def has_download(folder: UpdateFolder, path: Path, offer: Offer) -> bool:
-    """Whether the download is whole already, as after a power cut. Raises StorageError where there is no room for the rest."""
+    """Whether the download is whole already, as after a power cut. Raises StorageError where it cannot be unpacked."""
     assert offer.needs is not None
     remove(placed(folder.path, path.stem.removeprefix("slot-")))
     whole = digest_of(path) == offer.sha256
-    if not whole:
+    if whole:
+        check_room(folder.path, room_of_whole(offer.needs.unpacked_bytes, 0), "the new agent")
+    else:
         path.unlink(missing_ok=True)
-    room_problem(folder.path, offer.needs.unpacked_bytes, 0 if whole else offer.bytes)
     return whole
 
 

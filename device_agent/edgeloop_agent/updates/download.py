@@ -11,6 +11,7 @@ from edgeloop_agent.updates.journal import UpdateFolder
 from edgeloop_agent.updates.offers import Offer
 from edgeloop_agent.updates.origins import Origin
 from edgeloop_agent.updates.rebuilding import digest_of, size_of
+from edgeloop_agent.updates.room import check_room
 from edgeloop_agent.updates.trust import TrustError
 from edgeloop_contract.errors import NetworkError, StorageError
 from edgeloop_contract.files import remedy_of, take_place
@@ -32,6 +33,7 @@ def fetch(
             if other != partial:
                 other.unlink(missing_ok=True)
         if size_of(partial) < offer.bytes:
+            check_room(folder.path, offer.bytes - size_of(partial), offer.target)
             _complete(partial, offer, origin, max_rate, min_rate, clock, sleep)
         if size_of(partial) != offer.bytes or digest_of(partial) != offer.sha256:
             partial.unlink(missing_ok=True)

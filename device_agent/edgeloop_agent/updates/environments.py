@@ -33,12 +33,11 @@ from edgeloop_contract.wheelhouse import Wheel, WheelhouseManifest
 
 __all__ = [
     "JOURNAL", "UNPACKED", "About", "House", "Unpacked", "below_floor", "files_of", "install", "misfit", "placed", "remove",
-    "room_problem", "unpacked_in", "whole_wheels",
+    "unpacked_in", "whole_wheels",
 ]  # fmt: skip
 
 JOURNAL = 1  # the format of journals and databases in the state folder that this agent writes and reads
 MAX_FILES = 30_000
-ROOM = 1.5  # of what is unpacked: compiled modules, and what a file system adds
 OURS = "edgeloop"
 RUN_BY_PYTHON = ("sitecustomize", "usercustomize")  # imported at each start, if they are found
 UNPACKED = "wheels.json"  # in an environment: what each wheel was unpacked to
@@ -94,13 +93,6 @@ def below_floor(needs: AgentNeeds) -> str:
     if is_newer(needs.version, floor):
         return ""
     return f"it is agent {needs.version}, and the packaged one is {floor}: the later one of them serves"
-
-
-def room_problem(folder: Path, unpacked_bytes: int, download_bytes: int) -> None:
-    """Raises StorageError where the download and the new environment do not fit beside the one that runs."""
-    free, needed = shutil.disk_usage(folder).free, int(unpacked_bytes * ROOM) + download_bytes
-    if free < needed:
-        raise StorageError(f"{folder}: {free:,} bytes are free, and the new agent needs {needed:,}; make room")
 
 
 def placed(folder: Path, slot: str) -> Path:

@@ -9,10 +9,12 @@ from edgeloop_agent.config import Config, Updates
 from edgeloop_agent.hub_client import NotFound
 from edgeloop_agent.updates import changed_wheels
 from edgeloop_agent.updates.download import fetch, paced, partial_of
+from edgeloop_agent.updates.environments import placed
 from edgeloop_agent.updates.journal import UpdateFolder
 from edgeloop_agent.updates.offers import Delta, Offer
 from edgeloop_agent.updates.origins import Origin
-from edgeloop_agent.updates.rebuilding import digest_of, rebuild, size_of
+from edgeloop_agent.updates.rebuilding import digest_of, rebuild, room_to_rebuild, size_of
+from edgeloop_agent.updates.room import check_room, room_of_wheels, room_of_whole
 from edgeloop_agent.updates.trust import TrustError
 from edgeloop_contract.errors import BundleError, BundleTooNew, StorageError
 from edgeloop_contract.files import remedy_of
@@ -25,6 +27,9 @@ def fetched(config: Config, folder: UpdateFolder, offer: Offer, origin: Origin, 
 
     Raises NetworkError, StorageError.
     """
+    if offer.needs is not None:
+        missing = offer.bytes - size_of(partial_of(folder, offer))
+        check_room(folder.path, room_of_whole(offer.needs.unpacked_bytes, missing), "the new agent")
     came = _held(config, folder, offer)
     if not came and delta is not None:
         came = _rebuilt(config, offer, origin, folder, delta)
@@ -49,6 +54,9 @@ def fetched_wheels(config: Config, folder: UpdateFolder, offer: Offer, origin: O
         if len(missing) == count:
             changed_wheels.forget(folder)
             return False, ""
+    except StorageError:
+        changed_wheels.forget(folder)
+        raise
     except (TrustError, NotFound, BundleError) as error:
         changed_wheels.forget(folder)
         if isinstance(error, BundleTooNew):
@@ -72,6 +80,9 @@ def _wheels(settings: Updates, folder: UpdateFolder, offer: Offer, origin: Origi
         for other in path.iterdir():
             if other.name not in {listed.name, *(wheel.sha256 for wheel in missing)}:
                 other.unlink()
+        download = sum(wheel.bytes - size_of(path / wheel.sha256) for wheel in missing)
+        old = placed(folder.path, str(folder.load().active))
+        check_room(folder.path, room_of_wheels(manifest, missing, download, old, path), "the new agent")
         for wheel in missing:
             _bring(path / wheel.sha256, wheel.bytes, begins[wheel.file], origin, name, settings)
     return len(manifest.wheels), missing
@@ -131,6 +142,7 @@ def _rebuilt(config: Config, offer: Offer, origin: Origin, folder: UpdateFolder,
     if old is None:
         return ""
     try:
+        check_room(folder.path, room_to_rebuild(old, delta, offer), "its delta")
         _fetch(config.updates, folder, delta.file, origin, file)
         rebuild(old, file, delta, offer, partial)
         return f"by a delta of {delta.bytes} bytes instead of {offer.bytes}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from pathlib import Path
 
 from edgeloop_agent.updates.offers import Delta, Offer
@@ -31,6 +32,16 @@ def size_of(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def room_to_rebuild(old: Path, delta: Delta, offer: Offer) -> int:
+    """Bytes of disk that a delta and `rebuild` take. Raises BundleError or OSError where the old bundle cannot be read."""
+    try:
+        with zipfile.ZipFile(old) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise BundleError(f"{old}: {error}") from error
+    return delta.bytes + unpacked + offer.bytes
 
 
 def rebuild(old: Path, delta_path: Path, delta: Delta, offer: Offer, partial: Path) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from edgeloop_agent.metrics import Counts
     from edgeloop_agent.models import Models
     from edgeloop_agent.observers import SampleObserver
+    from edgeloop_agent.updates.journal import Running
+    from edgeloop_contract.messages import DriftReport, Heartbeat
 
 MAX_CYCLE_SECONDS = 6 * 3600.0
 STOP_SECONDS = 5.0
@@ -41,7 +43,7 @@ SPREAD = 0.2  # of the time between polls, so that a fleet does not ask in step
 
 
 class UpdateWatcher:
-    """Runs update cycles and trials; the loop calls `tick`."""
+    """Runs update cycles and trials by `tick`, which may wait for a disk."""
 
     def __init__(
         self, config: Config, config_path: Path, models: Models, counts: Counts, log: Log, observer: SampleObserver | None = None
@@ -121,22 +123,27 @@ class UpdateWatcher:
         self.last_line = lines[-1] if lines else self.last_line
         return lines
 
-    def _start_updater(self, now: float) -> None:
-        model = self.models.get(self.models.first)
-        running, target = self.trials[0].running()
-        heartbeat = self.counts.heartbeat(running.model, running.version, running.sha256, target, model.runtime.description)
-        drift = None
+    def _reports(
+        self, first: tuple[Running, str], others: list[tuple[Running, str]]
+    ) -> tuple[Heartbeat, list[Heartbeat], DriftReport | None]:
+        """What was counted since the last time: of the first bundle, of the others, and drift. Between two recordings."""
+        running, target = first
+        description = self.models.get(self.models.first).runtime.description
+        heartbeat, drift = self.counts.heartbeat(running.model, running.version, running.sha256, target, description), None
         if self.observer is not None and self.config.samples.send != "nothing":
             drift = self.observer.report()
             heartbeat = replace(heartbeat, drift=drift.score if drift is not None else None)
-        celsius = self.counts.reading.celsius if self.counts.reading else None
-        others = [trial.running() for trial in self.trials[1:]]
+        started, restarts = self.counts.started, self.counts.restarts
         beats = [
-            self.counts.calls_of(r.model).heartbeat(
-                r.model, r.version, r.sha256, named, self.counts.started, self.counts.restarts
-            )
+            self.counts.calls_of(r.model).heartbeat(r.model, r.version, r.sha256, named, started, restarts)
             for r, named in others[:MAX_OTHER_BUNDLES]
-        ]  # fmt: skip
+        ]
+        return heartbeat, beats, drift
+
+    def _start_updater(self, now: float) -> None:
+        first, *others = [trial.running() for trial in self.trials]
+        heartbeat, beats, drift = self.models.between(lambda: self._reports(first, others))
+        celsius = self.counts.reading.celsius if self.counts.reading else None
         if self.settings.config:
             # As the first bundle answers under it: so a rollout of a config has the same gates.
             follows, named = running_config(self.config, self.config_file)
@@ -151,7 +158,7 @@ class UpdateWatcher:
         lines = [line[:MAX_LOG_LINE] for line in self._new_warnings()]
         recent = list(self.log.recent)[-MAX_LINES:]
         request = CycleRequest(
-            running, [r for r, _ in others], heartbeat, beats, drift, self.counts.queue == 0, celsius, lines, recent
+            first[0], [r for r, _ in others], heartbeat, beats, drift, self.counts.queue == 0, celsius, lines, recent
         )
         words = [sys.executable, "-m", "edgeloop_agent.updates", str(self.config_path)]
         try:

@@ -187,8 +187,11 @@ class Repair:
         return f"max_latency_us with {found.latency_us:.0f}" if here is not None and found.latency_us > here else ""
 
     def _other_methods(self, plain: Graph) -> None:
-        """Try the other calibration methods, which costs a few forward passes. Afterwards `plain` has the best one's ranges."""
-        if self._holds() and self.best.metric >= self.float_metric - TIE:
+        """Try the other calibration methods, which costs a few forward passes. Afterwards `plain` has the best one's ranges.
+
+        Around zero they are always tried: what a relu makes has half of the numbers, so a narrower range is worth more.
+        """
+        if not self.symmetric and self._holds() and self.best.metric >= self.float_metric - TIE:
             return
         for method in METHODS:
             self._on_same_ranges(f"calibration by {method}", plain, method=method)

@@ -126,6 +126,8 @@ def _warnings(verified: VerifyResult | None, profiled: ProfileResult | None) -> 
                     f" {plain.latency_us_p50:.0f} µs. Measure both on the device."
                 )
         warnings += [f"{name}: {reason}" for reason in file.slow_because]
+        if file.lost is not None and file.lost.value > 0:
+            warnings.append(f"{name}: {file.lost_in_words}.")
         width = file.accuracy.high - file.accuracy.low
         if is_int8 and width > WIDE_INTERVAL:
             warnings.append(f"{name}: the 95 % interval is {width:.0%} wide; more test recordings would narrow it.")

@@ -17,7 +17,11 @@ class ExportResult(msgspec.Struct, frozen=True):
 
 
 class VerifiedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One shipped file in its runtime on the full test set. `runtime`: the runtime with its version."""
+    """One shipped file in its runtime on the full test set. `runtime`: the runtime with its version.
+
+    `lost`: of a file for a provider, the share that the usual int8 file of its runtime has right more, with the interval of this
+    difference (the same recordings are drawn for both); None where there is no such file, or where a metric is no share.
+    """
 
     runtime: str
     format: Runtime
@@ -26,6 +30,16 @@ class VerifiedFile(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     kernels: KernelCounts
     slow_because: list[str]
+    lost: Estimate | None = None
+
+    @property
+    def lost_in_words(self) -> str:
+        """ "" where it is not known."""
+        if self.lost is None:
+            return ""
+        low, value, high = (100 * share for share in (self.lost.low, self.lost.value, self.lost.high))
+        chance = ": these test recordings do not tell it from 0" if low <= 0 <= high else ""
+        return f"loses {value:.2f} points against the usual int8 file, 95 % interval {low:.2f} to {high:.2f}{chance}"
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):

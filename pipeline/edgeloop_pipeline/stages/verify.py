@@ -19,6 +19,7 @@ from edgeloop_pipeline.training.settings import PositiveInt
 
 if TYPE_CHECKING:
     from edgeloop_contract.arrays import Array
+    from edgeloop_pipeline.data.types import Samples
     from edgeloop_pipeline.recipe.settings import Target
     from edgeloop_pipeline.stages.floors import FloatNetwork
     from edgeloop_pipeline.tasks.registry import Task
@@ -71,6 +72,10 @@ class Verify(Base):
             own = scores_of(symmetric.module, saved.normalization, splits.test).numpy()
             around_zero = {"torch, symmetric": own} | {name: scores[name] for name in of_tensorrt}
             agreements += parity.agreement(around_zero, parity_steps(symmetric), classes)
+            if classes:
+                files |= {name: _against(files, scores, name, splits.test) for name in of_tensorrt}
+                for name in sorted(of_tensorrt):
+                    inputs.log(f"{name}: {files[name].lost_in_words}")
         figures = task.details(next(iter(integer.values())), splits.test, on_validation)
         result = VerifyResult(
             **msgspec.structs.asdict(figures),
@@ -207,6 +212,18 @@ def _files(inputs: Inputs, task: Task, float_layers: int, decoding: int) -> tupl
             else kernels.reasons(counted, variant.precision == Precision.INT8, float_layers, decoding),
         )
     return scores, files
+
+
+def _against(files: dict[str, VerifiedFile], scores: dict[str, Array], name: str, test: Samples) -> VerifiedFile:
+    """The file, with what it lost against the usual int8 file of its runtime, where there is one."""
+    from edgeloop_pipeline.tasks.confidence_intervals import bootstrap, share
+
+    mine = files[name]
+    usual = next((n for n, f in files.items() if n != name and (f.format, f.precision) == (mine.format, Precision.INT8)), None)
+    if usual is None:
+        return mine
+    right = [(scores[each].argmax(1) == test.labels).astype(float) for each in (usual, name)]
+    return msgspec.structs.replace(mine, lost=bootstrap(share(right[0] - right[1]), test.recording))
 
 
 def parity_steps(graph: Any) -> Any:
