@@ -14,6 +14,7 @@ from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.activations import factor_of, least_read
 from edgeloop_exporters.decoders import decoder_nodes, reach_of
 from edgeloop_exporters.floating import SAME_SCALE, floating_nodes, fuses_into_next, only_float_reads, stays_float
+from edgeloop_exporters.fronts import leading_part, spectrum
 from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, tensor_of
 from edgeloop_exporters.kernel_scales import fixed_scale
 from edgeloop_exporters.outputs import answers_here, last_nodes
@@ -41,13 +42,14 @@ MAY_RESCALE = {aten.add.Tensor, aten.mul.Tensor, *WEIGHTED}  # they read any sca
 
 def plan(
     module: fx.GraphModule, input_qparams: tuple[float, int] | None = None, float_layers: Collection[str] = (),
-    float_streams: bool = False,
+    float_streams: bool = False, float_front: int = 0,
 ) -> QuantizationPlan:  # fmt: skip
     """Decide which tensors are quantized and which share a scale.
 
     `input_qparams`: the input's scale and zero point where the raw input is uint8 and thus quantized already.
     `float_layers`: layers (by name) that stay in float, with the activation that fuses into them; `float_streams`: whether
     residual streams do: every sum of two activations, and the layers whose output goes on to a sum beside other layers.
+    `float_front`: so many layers at the beginning do.
     """
     groups: dict[str, str] = {}
 
@@ -60,7 +62,8 @@ def plan(
     weights: dict[str, QuantizedWeight] = {}
     named: dict[fx.Node, str] = {}
     decoding = decoder_nodes(module)
-    floating = floating_nodes(module, float_layers, float_streams) | decoding
+    front = spectrum(module)
+    floating = floating_nodes(module, float_layers, float_streams) | decoding | front | leading_part(module, float_front)
     for node in module.graph.nodes:
         if (weight := weight_of(module, node, floating)) is not None:
             weights.setdefault(weight.name, weight)
@@ -92,8 +95,8 @@ def plan(
         low, most = least if math.isfinite(least) else None, reach_of(node, decoding)
         points.append(QuantizationPoint(name, layer_name(node), name, fixed, not float_scores, 1.0, low, most))
     points = [replace(p, group=root(p.name)) for p in points]
-    named_floats, named_decoding = (frozenset(n.name for n in nodes) for nodes in (floating, decoding))
-    return QuantizationPlan(tuple(points), tuple(weights.values()), named_floats, named_decoding)
+    named_floats, named_decoding, named_front = (frozenset(n.name for n in nodes) for nodes in (floating, decoding, front))
+    return QuantizationPlan(tuple(points), tuple(weights.values()), named_floats, named_decoding, named_front)
 
 
 def _rescaled(

@@ -52,13 +52,15 @@ class QuantizedWeight:
 @dataclass(frozen=True)
 class QuantizationPlan:
     """`floating`: nodes that compute in float. What they make is rounded for those that compute in integers only. `decoding`: those
-    of them that make boxes of the layers' answers. `symmetric`: int8 around zero, for TensorRT.
+    of them that make boxes of the layers' answers. `front`: those that make a spectrum of the input.
+    `symmetric`: int8 around zero, for TensorRT.
     """
 
     points: tuple[QuantizationPoint, ...]
     weights: tuple[QuantizedWeight, ...]
     floating: frozenset[str] = frozenset()
     decoding: frozenset[str] = frozenset()
+    front: frozenset[str] = frozenset()
     symmetric: bool = False
 
     def __str__(self) -> str:

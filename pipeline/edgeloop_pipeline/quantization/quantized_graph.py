@@ -45,6 +45,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     round_by_inputs: bool = False
     float_layers: tuple[str, ...] = ()
     float_streams: bool = False
+    float_front: int = 0
     symmetric: bool = False
 
 
@@ -103,14 +104,21 @@ def layers(module: fx.GraphModule, floating: Collection[str] = ()) -> list[str]:
 
 
 def left_in_float(graph: Graph) -> int:
-    """The number of layers with weights that stay in float, apart from what decodes boxes."""
-    floating = graph.plan.floating - graph.plan.decoding
-    return sum(node.target in WEIGHTED and node.name in floating for node in graph.module.graph.nodes)
+    """The number of layers with weights that stay in float for accuracy's sake."""
+    return _count(graph, graph.plan.floating - graph.plan.decoding - graph.plan.front)
 
 
-def decoding_layers(graph: Graph) -> int:
-    """The number of layers with weights among what decodes boxes."""
-    return sum(node.target in WEIGHTED and node.name in graph.plan.decoding for node in graph.module.graph.nodes)
+def float_anyway(graph: Graph) -> int:
+    """The number of layers with weights that decode boxes, or make a spectrum of the input."""
+    return _count(graph, graph.plan.decoding | graph.plan.front)
+
+
+def spectrum_layers(graph: Graph) -> int:
+    return _count(graph, graph.plan.front)
+
+
+def _count(graph: Graph, names: Collection[str]) -> int:
+    return sum(node.target in WEIGHTED and node.name in names for node in graph.module.graph.nodes)
 
 
 def samples_of(normalization: InputNormalization, values: Array) -> Tensor:
@@ -132,9 +140,10 @@ def prepare(saved: Saved, splits: PreparedSplits, options: Options | None = None
     if options.equalize:
         equalized = equalization.equalize(module, samples_of(saved.normalization, _some(splits.train.values)))
     if options.symmetric:
-        plan = symmetric_plan(module, options.float_layers, options.float_streams)
+        plan = symmetric_plan(module, options.float_layers, options.float_streams, options.float_front)
     else:
-        plan = quantization.plan(module, saved.normalization.input_qparams, options.float_layers, options.float_streams)
+        counts = saved.normalization.input_qparams
+        plan = quantization.plan(module, counts, options.float_layers, options.float_streams, options.float_front)
     quantization.insert(module, plan)
     floats = {name: value.detach().clone() for name, value in module.named_parameters()}
     return Graph(module, plan, saved.normalization, count, options, floats, tuple(equalized), nodes)

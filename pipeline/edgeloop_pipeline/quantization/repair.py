@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,8 @@ from edgeloop_exporters.quantization import set_mode, settle
 from edgeloop_exporters.ranges import Method
 from edgeloop_pipeline.networks.saved_network import Saved
 from edgeloop_pipeline.quantization import diagnosis, quantized_graph, shipped_cost
+from edgeloop_pipeline.quantization.candidates import TIE, Candidate, better
+from edgeloop_pipeline.quantization.leading_part import costly_front
 from edgeloop_pipeline.quantization.quantized_graph import Graph, Options, equalized_in_words
 from edgeloop_pipeline.quantization.settings import QuantizeSettings
 from edgeloop_pipeline.results.quantization import LayerLoss, RepairStep
@@ -32,19 +33,10 @@ if TYPE_CHECKING:
     from edgeloop_pipeline.recipe.inputs import Inputs
 
 METHODS: tuple[Method, ...] = ("percentile", "mse", "entropy")
-TIE = 0.001  # of the metric: the least difference that decides, for a validation set of any size
 IMPLIED_DROP = 0.005  # the floor if the recipe has none; it never starts a training
 DISTILLED = "quantization-aware training with distillation"
 MEASURE_SECONDS = 0.2  # per file, if there is a ceiling
 TEMPERATURE = 2.0
-
-
-@dataclass
-class Candidate:
-    graph: Graph
-    metric: float
-    sqnr_db: float
-    shares: Any = None  # (samples,) of validation, where the metric is their mean
 
 
 @dataclass
@@ -110,6 +102,7 @@ class Repair:
         if equalize:
             self._on_same_ranges("bias correction", plain, correct_biases=True)
         quantized_graph.forget(plain)
+        self._front_in_float()
         if equalize:
             self._equalized()
         self._streams_in_float()
@@ -133,17 +126,9 @@ class Repair:
         return self._judged(graph)
 
     def _better(self, candidate: Candidate) -> bool:
-        """Whether the candidate is better than the best graph: by the floor, then by the metric; and if the metrics differ by
-        less than a standard error, of the difference where it is known, by the noise of the scores."""
+        """Whether the candidate is better than the best graph: by the floor, then by the figures."""
         enough = self._enough(candidate.metric)
-        if enough != self._holds():
-            return enough
-        gained, share = candidate.metric - self.best.metric, min(1.0, max(0.0, self.best.metric))
-        error = math.sqrt(share * (1 - share) / len(self.splits.validation))
-        if candidate.shares is not None and self.best.shares is not None:
-            error = float((candidate.shares - self.best.shares).std()) / math.sqrt(len(candidate.shares))
-        tie = max(TIE, error)
-        return gained > tie or (gained > -tie and candidate.sqnr_db > self.best.sqnr_db)
+        return enough if enough != self._holds() else better(candidate, self.best, len(self.splits.validation))
 
     def _record(
         self, name: str, candidate: Candidate, gained: float, kept: bool, start: float, over: str = "", note: str = ""
@@ -199,6 +184,19 @@ class Repair:
         options = msgspec.structs.replace(self.best.graph.options, **changed)
         if not self._try(name, partial(self._chosen, replace(plain, options=options), options.method)).kept:
             quantized_graph.restore(plain, before)
+
+    def _front_in_float(self) -> None:
+        """Leave the first layers in float, where rounding them costs most of the loss: 8 bits of a waveform have no quiet."""
+        module, validation = self.best.graph.module, self.splits.validation
+
+        def judge() -> float:
+            return self.task.judge(scores_of(module, self.saved.normalization, validation), validation)[0]
+
+        layers = costly_front(module, judge, self.float_metric, self.best.metric, self.settings.max_float_front)
+        if layers:
+            options = msgspec.structs.replace(self.best.graph.options, float_front=layers)
+            name = "the first layer in float" if layers == 1 else f"the first {layers} layers in float"
+            self._try(name, partial(self._calibrated, options), self._over_a_ceiling)
 
     def _equalized(self) -> None:
         both = msgspec.structs.replace(self.best.graph.options, correct_biases=True, equalize=True)
