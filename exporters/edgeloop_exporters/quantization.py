@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters.activations import factor_of, least_read
+from edgeloop_exporters.activations import factor_of, greatest_read, least_read
 from edgeloop_exporters.decoders import decoder_nodes, reach_of
 from edgeloop_exporters.floating import SAME_SCALE, floating_nodes, fuses_into_next, only_float_reads, stays_float
 from edgeloop_exporters.fronts import leading_part, spectrum
@@ -93,7 +93,9 @@ def plan(
         float_scores = node in floating and all(map(answers_here, node.users))
         least = least_read(module, node)
         low, most = least if math.isfinite(least) else None, reach_of(node, decoding)
-        points.append(QuantizationPoint(name, layer_name(node), name, fixed, not float_scores, 1.0, low, most))
+        points.append(
+            QuantizationPoint(name, layer_name(node), name, fixed, not float_scores, 1.0, low, most, greatest=greatest_read(node))
+        )
     points = [replace(p, group=root(p.name)) for p in points]
     named_floats, named_decoding, named_front = (frozenset(n.name for n in nodes) for nodes in (floating, decoding, front))
     return QuantizationPlan(tuple(points), tuple(weights.values()), named_floats, named_decoding, named_front)
@@ -133,7 +135,10 @@ def insert(module: fx.GraphModule, decided: QuantizationPlan) -> None:
         limits = [-math.inf if p.least is None else p.least for p in decided.points if p.group == group and p.factor == 1.0]
         most = max((p.most for p in decided.points if p.group == group and p.most is not None), default=None)
         least = min(limits, default=-math.inf)
-        home.add_module(group, ActivationQuantizer(fixed.get(group), group in rounding, least, most, decided.symmetric))
+        bounds = [math.inf if p.greatest is None else p.greatest for p in decided.points if p.group == group]
+        home.add_module(
+            group, ActivationQuantizer(fixed.get(group), group in rounding, least, most, decided.symmetric, max(bounds))
+        )
     rescaled = {p.name: Rescaled(home.get_submodule(p.group), p.factor) for p in decided.points if p.factor != 1.0}  # type: ignore[arg-type]
     for name, quantizer in rescaled.items():
         home.add_module(f"rescaled_{name}", quantizer)

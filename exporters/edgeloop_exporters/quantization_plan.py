@@ -24,8 +24,9 @@ MIN_TABLE = 4096  # values of a table of rows that becomes int8, a scale for eac
 class QuantizationPoint:
     """One activation tensor that gets a scale; points of one `group` share it. `rounding`: not where scores stay in float.
 
-    `factor`: its scale is the group's times this, because it is a number times what has the group's. `least`: nobody reads below.
-    `most`: its range goes up to here at least, and is never cut: its few large values are those of things that are there.
+    `factor`: its scale is the group's times this, because it is a number times what has the group's. `least`: nobody reads below,
+    `greatest`: nobody above. `most`: its range goes up to here at least, and is never cut: its few large values are those of things
+    that are there.
     `readers`: the operations that take it rounded; None: all that compute in integers.
     """
 
@@ -38,6 +39,7 @@ class QuantizationPoint:
     least: float | None = None
     most: float | None = None
     readers: tuple[str, ...] | None = None
+    greatest: float | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from edgeloop_contract.settings import nearest
 from edgeloop_exporters import bias_correction, equalization, outliers, quantization, rounding
 from edgeloop_exporters.graph import WEIGHTED, fold_batchnorm, layer_name, trace
 from edgeloop_exporters.normalization import InputNormalization
-from edgeloop_exporters.quantizers import ActivationQuantizer
+from edgeloop_exporters.quantizers import SEEN_A_BATCH, ActivationQuantizer
 from edgeloop_exporters.ranges import Method
 from edgeloop_exporters.resizing import output_paddings
 from edgeloop_exporters.rewrites import trailing_softmax
@@ -30,9 +30,10 @@ from edgeloop_pipeline.training.scoring import channels_last, evaluation_batch
 
 QUANTIZED, SYMMETRIC = "quantized", "symmetric"  # beginnings of file names: of the graph of all files, and of TensorRT's
 STATE, PLAN = "{}.safetensors", "{}.json"
-EQUALIZE_SAMPLES, MIN_SOME = 128, 16
+EQUALIZE_SAMPLES, MIN_SOME = 128, 8
 SOME_VALUES = 3_000_000  # they go through the network at once
 OBSERVED_BATCH = 64
+MOST_SEEN = 131_072  # values of one tensor that ranges are chosen by: of large samples, which come one by one, fewer each
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +42,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     method: Method = "minmax"
     percentile: float = 99.99
     equalize: bool = False
+    through_gates: bool = False
     correct_biases: bool = False
     round_by_inputs: bool = False
     float_layers: tuple[str, ...] = ()
@@ -138,7 +140,8 @@ def prepare(saved: Saved, splits: PreparedSplits, options: Options | None = None
     outliers.migrate_outliers(module, samples_of(saved.normalization, _some(splits.train.values)))
     bias_correction.add_biases(module)  # of every graph, so that one graph serves with and without the correction
     if options.equalize:
-        equalized = equalization.equalize(module, samples_of(saved.normalization, _some(splits.train.values)))
+        some = samples_of(saved.normalization, _some(splits.train.values))
+        equalized = equalization.equalize(module, some, options.through_gates)
     if options.symmetric:
         plan = symmetric_plan(module, options.float_layers, options.float_streams, options.float_front)
     else:
@@ -154,6 +157,9 @@ def observe(graph: Graph, values: Array) -> None:
     quantization.set_mode(graph.module, "observe", "off")
     with torch.no_grad():
         size = min(OBSERVED_BATCH, evaluation_batch(values))
+        quantizers = [child for child in graph.module.modules() if isinstance(child, ActivationQuantizer)]
+        for quantizer in quantizers:
+            quantizer.kept_a_batch = max(1, min(SEEN_A_BATCH, MOST_SEEN * size // len(values)))
         for start in range(0, len(values), size):
             graph.module(samples_of(graph.normalization, values[start : start + size]))
 

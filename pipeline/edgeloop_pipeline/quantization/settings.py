@@ -28,6 +28,7 @@ class QuantizeSettings:
     max_float_front: NonNegativeInt = 0  # leading layers that may stay in float where rounding them costs most of what is lost
     max_float_layers: NonNegativeInt = 2  # layers that may stay in float to hold the floor
     diagnosis_seconds: PositiveFloat = 60.0  # about the most time for the cost of each layer
+    repair_seconds: PositiveFloat = 1e9  # no step without training begins later than this
     qat: When = "auto"  # quantization-aware training; auto: when nothing cheaper holds the floor
     qat_epochs: PositiveInt = 4
     qat_learning_rate: PositiveFloat = (

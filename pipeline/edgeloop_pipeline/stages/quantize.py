@@ -61,6 +61,7 @@ class Quantize(QuantizeSettings, Base):
             calibration=graph.options.method,
             float_layers=list(graph.options.float_layers),
             float_streams=graph.options.float_streams,
+            left_out=repair.left_out,
             float_front=graph.options.float_front,
             spectrum_layers=quantized_graph.spectrum_layers(graph),
             rounded_layers=len(quantized_graph.layers(graph.module, graph.plan.floating)),
