@@ -21,6 +21,9 @@ def closing_words(entries: Sequence[Entry], original_bytes: int, floor: bool) ->
     if verified is None:
         return []
     said = [] if floor else _lost(verified)
+    if said and quantized is not None and quantized.left_out:
+        steps = f"{len(quantized.left_out)} repair steps were left out for time, the first {quantized.left_out[0]}"
+        said.append(f"{steps}; set a larger quantize.repair_seconds in recipe.yaml, and run the project again")
     if quantized is not None and quantized.rounded_layers == 0:
         why = (
             "they make a spectrum of the input, which 8 bits do not hold"
