@@ -14,10 +14,11 @@ import torch
 from torch import fx
 
 from edgeloop_exporters.floating import SAME_SCALE
+from edgeloop_exporters.gates import FLOORS, GATED, OPENS
 from edgeloop_exporters.graph import aten, tensor_of
 from edgeloop_exporters.rewrites import call
 
-__all__ = ["by_straight_pieces", "factor_of", "gelus", "least_read", "numbers_as_tensors", "readers_of"]
+__all__ = ["by_straight_pieces", "factor_of", "gelus", "greatest_read", "least_read", "numbers_as_tensors", "readers_of"]
 
 HARD_SWISH = {aten.hardswish.default, aten.hardswish_.default}
 HARD_SIGMOID = {aten.hardsigmoid.default, aten.hardsigmoid_.default}
@@ -152,7 +153,12 @@ def least_read(module: fx.GraphModule, node: fx.Node) -> float:
     if ends and all(end.target is aten.sigmoid.default for end in ends):
         return -8.0
     for user in node.users:
-        if user.target is aten.gelu.default:
+        if OPENS in user.meta:
+            factors = tensor_of(module, user.args[1])
+            assert factors is not None
+            least = max(least, FLOORS[user.meta[OPENS]] / float(factors.min()))
+            gates |= {user.args[1], *(arg for u in node.users if GATED in u.meta for arg in u.args if arg is not node)}  # type: ignore[arg-type]
+        elif user.target is aten.gelu.default:
             least = max(least, -4.0)
         elif user.target is aten.sigmoid.default:
             least, gates = max(least, -8.0), gates | {user}
@@ -166,6 +172,11 @@ def least_read(module: fx.GraphModule, node: fx.Node) -> float:
     products = [user for user in node.users if user.target is aten.mul.Tensor]
     ended = all(any(a in gates for a in product.args) for product in products)  # x by its own gate: 0 where that is
     return least if ended and node.users else -math.inf
+
+
+def greatest_read(node: fx.Node) -> float | None:
+    """The value above which all who read what restores a gate's input answer the same; None for everything else."""
+    return -FLOORS[node.meta[OPENS]] if OPENS in node.meta else None
 
 
 def readers_of(node: fx.Node) -> list[fx.Node]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from edgeloop_exporters.gates import GATED, OPENS, close_gates, floor_of, open_gates, snapped
 from edgeloop_exporters.graph import CONVOLUTIONS, TRANSPOSED, WEIGHTED, aten, channel_axis, layer_name, tensor_of
 
 __all__ = ["CLIPPING", "equalize"]
@@ -31,12 +32,14 @@ HEADROOM = (
 class ChannelGroup:
     """Tensors whose channels can only be rescaled together, in the graph's order: one layer's output, or a residual stream.
 
-    `writers`, `readers`: the layers around them; `members`: every node whose output is one of the tensors.
+    `writers`, `readers`: the layers around them; `members`: every node whose output is one of the tensors. `gates`: what takes the
+    scale back before a gate.
     """
 
     writers: tuple[Any, ...]
     readers: tuple[Any, ...]
     members: tuple[Any, ...]
+    gates: tuple[Any, ...] = ()
 
     def __str__(self) -> str:
         given, taken = (" + ".join(dict.fromkeys(map(layer_name, nodes))) for nodes in (self.writers, self.readers))
@@ -54,18 +57,20 @@ def channel_groups(module: fx.GraphModule) -> list[ChannelGroup]:
     done: set[Any] = set()
     for node in module.graph.nodes:
         if node.target in WEIGHTED and node not in done:
-            members, readers = _reached(node)
+            members, readers, gates = _reached(node)
             writers = [n for n in members if n.target in WEIGHTED]
             done.update(writers)
             if _can_rescale(module, members, writers, readers):
-                groups.append(ChannelGroup(*(tuple(sorted(nodes, key=order.__getitem__)) for nodes in (writers, readers, members))))
+                sets = (writers, readers, members, gates)
+                groups.append(ChannelGroup(*(tuple(sorted(nodes, key=order.__getitem__)) for nodes in sets)))
     return groups
 
 
-def _reached(start: Any) -> tuple[set[Any], set[Any]]:
-    """Nodes whose outputs carry the scales of `start`'s, whatever they are, and the layers that read them."""
+def _reached(start: Any) -> tuple[set[Any], set[Any], set[Any]]:
+    """Nodes whose outputs carry the scales of `start`'s, whatever they are, the layers that read them, and what opens gates."""
     members: set[Any] = set()
     readers: set[Any] = set()
+    gates: set[Any] = set()
     following = [start]
     while following:
         node = following.pop()
@@ -77,8 +82,8 @@ def _reached(start: Any) -> tuple[set[Any], set[Any]]:
         elif node.target in HOMOGENEOUS | CLIPPING:
             following.append(node.args[0])
         for user in node.users:
-            (readers.add if user.target in WEIGHTED else following.append)(user)
-    return members, readers
+            (readers.add if user.target in WEIGHTED else gates.add if OPENS in user.meta else following.append)(user)
+    return members, readers, gates
 
 
 def _can_rescale(module: fx.GraphModule, members: set[Any], writers: list[Any], readers: set[Any]) -> bool:
@@ -105,6 +110,8 @@ def _passes(node: Any, axis: int) -> bool:
         return len(shapes) == 2 and shapes[0] == shapes[1] and not node.kwargs
     if node.target in CLIPPING:
         return _bounds(node)[0] == 0
+    if node.target is aten.mul.Tensor:
+        return GATED in node.meta or (node.args[1].op == "get_attr" and node.args[1].meta["val"].numel() == 1)
     if node.target is aten.mean.dim:
         return axis not in [d % node.args[0].meta["val"].dim() for d in node.args[1]]
     return node.target in HOMOGENEOUS
@@ -145,7 +152,7 @@ class _Peaks(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         if n in self.axis:
-            seen = self.env[n.args[0]].clamp(min=0) if n.target in CLIPPING else result.abs()  # type: ignore[index]
+            seen = self.env[n.args[0]].clamp(min=0) if n.target in CLIPPING else result.clamp(min=floor_of(n)).abs()  # type: ignore[index]
             self.peaks[n] = seen.transpose(0, self.axis[n]).flatten(1).amax(1)
         return result
 
@@ -162,15 +169,18 @@ def _stored(node: Any) -> bool:
     return node.target in ADDING | {*WEIGHTED} and len(following) < len(node.users)
 
 
-def equalize(module: fx.GraphModule, x: Tensor) -> list[str]:
+def equalize(module: fx.GraphModule, x: Tensor, through_gates: bool = False) -> list[str]:
     """Rescale channels between layers so that one scale suits all of a tensor's channels. Returns what was done, in words.
 
     `module`: a float graph with BatchNorm folded, changed in place; `x`: normalized samples. What a layer hands on is
     divided by s per channel, and the next layers' weights take it back: s = √(activation's peak ÷ weights' peak) as in
     Xiao et al. 2023, or the peak alone before depthwise layers, whose channels have a scale each anyway. A ReLU6 between
     becomes a ReLU where no sample reaches it; else channels that reach it stay, and the others are stretched towards it.
+    `through_gates`: also through hard-swish and SiLU, each of which then has one operation more.
     """
     rescaled = []
+    if through_gates:
+        open_gates(module)
     groups = channel_groups(module)
     for _ in range(PASSES):
         recorder = _Peaks(module, groups)
@@ -179,6 +189,7 @@ def equalize(module: fx.GraphModule, x: Tensor) -> list[str]:
         for group in groups:
             if _rescale(module, group, recorder.of(group)):
                 rescaled.append(str(group))
+    close_gates(module)
     module.recompile()
     return list(dict.fromkeys(rescaled))
 
@@ -191,9 +202,14 @@ def _rescale(module: fx.GraphModule, group: ChannelGroup, peaks: Tensor) -> bool
             node.target, node.args = aten.relu.default, (node.args[0],)
         top = float("inf")
     s = _scales(module, group, peaks, top)
+    factors = [found for node in group.gates if (found := tensor_of(module, node.args[1])) is not None]
+    if factors:
+        s = snapped(factors[0].flatten() * s) / factors[0].flatten()
     if bool((s == 1).all()):
         return False
     with torch.no_grad():
+        for factor in factors:
+            factor.mul_(s.reshape(factor.shape))
         for node in group.writers:
             for argument in node.args[1:3]:
                 tensor = None if argument is None else tensor_of(module, argument)

@@ -72,9 +72,9 @@ def _tflite(model: bytes) -> KernelCounts:
     return KernelCounts(dict(integer), dict(floating), dict(crossings), dict(moves), note, delegated)
 
 
-def reasons(kernels: KernelCounts, int8: bool, left: int, decoding: int = 0) -> list[str]:
-    """Why an int8 model may be slow here, in words. `left`: how many layers with weights were left in float on purpose; `decoding`:
-    how many that make boxes are float anyway.
+def reasons(kernels: KernelCounts, int8: bool, left: int, anyway: int = 0) -> list[str]:
+    """Why an int8 model may be slow here, in words. `left`: how many layers with weights were left in float on purpose; `anyway`:
+    how many that make boxes or a spectrum are float in every file.
     """
     if not int8:
         return []
@@ -88,7 +88,7 @@ def reasons(kernels: KernelCounts, int8: bool, left: int, decoding: int = 0) -> 
         for op, count in kernels.floating.items()
         if op.startswith(("Conv", "FusedConv", "Gemm", "MatMul", "CONV", "FULLY", "DEPTHWISE", "TRANSPOSE_CONV"))
     }
-    if sum(heavy.values()) > left + decoding:
+    if sum(heavy.values()) > left + anyway:
         sentences.append(f"{', '.join(heavy)} still run in float: this runtime has no integer kernel for their form")
     transposes = sum(n for op, n in kernels.moves.items() if op.upper() == "TRANSPOSE")
     if transposes >= MANY_MOVES:

@@ -14,6 +14,8 @@ from edgeloop_exporters.unread import remove_unread
 
 MOVES = {"Pad", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"}
 HELD = "_held"  # ends the name of what `_hold_transpose` puts in
+MIN_SHARED = 256  # bytes
+SHARED = (1, 7)  # ONNX's numbers of float32 and int64
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
@@ -43,6 +45,7 @@ def tidy(model: Any) -> None:
     _separate_weights(model)
     _keep_float(model)
     _hold_transpose(model)
+    _share_constants(model)
     _strip_notes(model)
 
 
@@ -112,6 +115,21 @@ def _separate_weights(model: Any) -> None:
             separate = graph.initializer.add()
             separate.CopyFrom(zero)
             separate.name = node.input[2] = f"z{number}"
+
+
+def _share_constants(model: Any) -> None:
+    """Equal constants once, as the same window or filter for each octave. Integer weights stay apart: see `_separate_weights`."""
+    graph = model.graph
+    first: dict[tuple[Any, ...], str] = {}
+    same: dict[str, str] = {}
+    for constant in list(graph.initializer):
+        if len(constant.raw_data) >= MIN_SHARED and constant.data_type in SHARED:
+            kept = first.setdefault((constant.data_type, tuple(constant.dims), constant.raw_data), constant.name)
+            if kept != constant.name:
+                same[constant.name] = kept
+                graph.initializer.remove(constant)
+    for node in graph.node:
+        node.input[:] = [same.get(name, name) for name in node.input]
 
 
 def _keep_float(model: Any) -> None:

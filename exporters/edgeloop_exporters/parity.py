@@ -111,7 +111,7 @@ def _onnx_tensors(model: bytes, feeds: Mapping[str, Array]) -> list[tuple[np.flo
     graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in wanted)
     inferred = onnx.shape_inference.infer_shapes(graph)
     session = session_of(inferred.SerializeToString(), cores())
-    values = session.run(wanted, dict(feeds))
+    values = session.run(wanted, dict(feeds)) if wanted else []  # no names mean all outputs
     moved = [128 if v.dtype == np.int8 else 0 for v in values]  # int8 in uint8 form, as torch has it
     return [
         (np.float32(constants[n.input[1]]), int(constants[n.input[2]]) + by, v.astype(np.int16) + by)

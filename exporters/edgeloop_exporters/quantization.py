@@ -11,9 +11,10 @@ import torch
 from torch import fx, nn
 
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters.activations import factor_of, least_read
+from edgeloop_exporters.activations import factor_of, greatest_read, least_read
 from edgeloop_exporters.decoders import decoder_nodes, reach_of
 from edgeloop_exporters.floating import SAME_SCALE, floating_nodes, fuses_into_next, only_float_reads, stays_float
+from edgeloop_exporters.fronts import leading_part, spectrum
 from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, tensor_of
 from edgeloop_exporters.kernel_scales import fixed_scale
 from edgeloop_exporters.outputs import answers_here, last_nodes
@@ -41,13 +42,14 @@ MAY_RESCALE = {aten.add.Tensor, aten.mul.Tensor, *WEIGHTED}  # they read any sca
 
 def plan(
     module: fx.GraphModule, input_qparams: tuple[float, int] | None = None, float_layers: Collection[str] = (),
-    float_streams: bool = False,
+    float_streams: bool = False, float_front: int = 0,
 ) -> QuantizationPlan:  # fmt: skip
     """Decide which tensors are quantized and which share a scale.
 
     `input_qparams`: the input's scale and zero point where the raw input is uint8 and thus quantized already.
     `float_layers`: layers (by name) that stay in float, with the activation that fuses into them; `float_streams`: whether
     residual streams do: every sum of two activations, and the layers whose output goes on to a sum beside other layers.
+    `float_front`: so many layers at the beginning do.
     """
     groups: dict[str, str] = {}
 
@@ -60,7 +62,8 @@ def plan(
     weights: dict[str, QuantizedWeight] = {}
     named: dict[fx.Node, str] = {}
     decoding = decoder_nodes(module)
-    floating = floating_nodes(module, float_layers, float_streams) | decoding
+    front = spectrum(module)
+    floating = floating_nodes(module, float_layers, float_streams) | decoding | front | leading_part(module, float_front)
     for node in module.graph.nodes:
         if (weight := weight_of(module, node, floating)) is not None:
             weights.setdefault(weight.name, weight)
@@ -90,10 +93,12 @@ def plan(
         float_scores = node in floating and all(map(answers_here, node.users))
         least = least_read(module, node)
         low, most = least if math.isfinite(least) else None, reach_of(node, decoding)
-        points.append(QuantizationPoint(name, layer_name(node), name, fixed, not float_scores, 1.0, low, most))
+        points.append(
+            QuantizationPoint(name, layer_name(node), name, fixed, not float_scores, 1.0, low, most, greatest=greatest_read(node))
+        )
     points = [replace(p, group=root(p.name)) for p in points]
-    named_floats, named_decoding = (frozenset(n.name for n in nodes) for nodes in (floating, decoding))
-    return QuantizationPlan(tuple(points), tuple(weights.values()), named_floats, named_decoding)
+    named_floats, named_decoding, named_front = (frozenset(n.name for n in nodes) for nodes in (floating, decoding, front))
+    return QuantizationPlan(tuple(points), tuple(weights.values()), named_floats, named_decoding, named_front)
 
 
 def _rescaled(
@@ -130,7 +135,10 @@ def insert(module: fx.GraphModule, decided: QuantizationPlan) -> None:
         limits = [-math.inf if p.least is None else p.least for p in decided.points if p.group == group and p.factor == 1.0]
         most = max((p.most for p in decided.points if p.group == group and p.most is not None), default=None)
         least = min(limits, default=-math.inf)
-        home.add_module(group, ActivationQuantizer(fixed.get(group), group in rounding, least, most, decided.symmetric))
+        bounds = [math.inf if p.greatest is None else p.greatest for p in decided.points if p.group == group]
+        home.add_module(
+            group, ActivationQuantizer(fixed.get(group), group in rounding, least, most, decided.symmetric, max(bounds))
+        )
     rescaled = {p.name: Rescaled(home.get_submodule(p.group), p.factor) for p in decided.points if p.factor != 1.0}  # type: ignore[arg-type]
     for name, quantizer in rescaled.items():
         home.add_module(f"rescaled_{name}", quantizer)

@@ -24,8 +24,9 @@ MIN_TABLE = 4096  # values of a table of rows that becomes int8, a scale for eac
 class QuantizationPoint:
     """One activation tensor that gets a scale; points of one `group` share it. `rounding`: not where scores stay in float.
 
-    `factor`: its scale is the group's times this, because it is a number times what has the group's. `least`: nobody reads below.
-    `most`: its range goes up to here at least, and is never cut: its few large values are those of things that are there.
+    `factor`: its scale is the group's times this, because it is a number times what has the group's. `least`: nobody reads below,
+    `greatest`: nobody above. `most`: its range goes up to here at least, and is never cut: its few large values are those of things
+    that are there.
     `readers`: the operations that take it rounded; None: all that compute in integers.
     """
 
@@ -38,6 +39,7 @@ class QuantizationPoint:
     least: float | None = None
     most: float | None = None
     readers: tuple[str, ...] | None = None
+    greatest: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,15 @@ class QuantizedWeight:
 @dataclass(frozen=True)
 class QuantizationPlan:
     """`floating`: nodes that compute in float. What they make is rounded for those that compute in integers only. `decoding`: those
-    of them that make boxes of the layers' answers. `symmetric`: int8 around zero, for TensorRT.
+    of them that make boxes of the layers' answers. `front`: those that make a spectrum of the input.
+    `symmetric`: int8 around zero, for TensorRT.
     """
 
     points: tuple[QuantizationPoint, ...]
     weights: tuple[QuantizedWeight, ...]
     floating: frozenset[str] = frozenset()
     decoding: frozenset[str] = frozenset()
+    front: frozenset[str] = frozenset()
     symmetric: bool = False
 
     def __str__(self) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edgeloop_exporters.range_observers import Following
 from edgeloop_exporters.ranges import LEVELS, Method, clipped
 
-__all__ = ["WEIGHT_MAX", "ActivationQuantizer", "Mode", "Rescaled", "WeightQuantizer", "is_symmetric"]
+__all__ = ["SEEN_A_BATCH", "WEIGHT_MAX", "ActivationQuantizer", "Mode", "Rescaled", "WeightQuantizer", "is_symmetric"]
 
 WEIGHT_MAX = 127
 MIDDLE = 128  # zero of int8, in uint8 form
@@ -25,15 +25,17 @@ class ActivationQuantizer(nn.Module):
     `observe` keeps a sample of what passes; `settle` then chooses the range; `quantize` rounds with a straight-through
     gradient (Jacob et al. 2018) and, while `following` is set, lets the range follow the data. One that is not `rounding`
     knows its range and hands on what it is given: scores that stay in float. `least`: values below are not told apart. `most`:
-    the range goes up to here at least, and is that of all values, whatever the method. `symmetric`: the zero point is 128, which
+    the range goes up to here at least, and is that of all values, whatever the method.
+    `greatest`: values above are not told apart. `symmetric`: the zero point is 128, which
     is 0 as int8, and the range reaches as far down as up.
     """
 
     def __init__(
         self, fixed: tuple[float, int] | None = None, rounding: bool = True, least: float = -math.inf, most: float | None = None,
-        symmetric: bool = False,
+        symmetric: bool = False, greatest: float = math.inf,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.greatest, self.kept_a_batch = greatest, SEEN_A_BATCH
         self.mode: Mode = "off"
         self.symmetric = symmetric
         self.fixed, self.rounding, self.least, self.most = fixed, rounding, least, most
@@ -82,16 +84,22 @@ class ActivationQuantizer(nn.Module):
 
     @torch.no_grad()
     def _observe(self, x: Tensor) -> None:
-        rows = x.detach().float().flatten(1) if x.dim() > 1 else x.detach().float().reshape(1, -1)
-        rows = rows.clamp(min=self.least) if math.isfinite(self.least) else rows
-        self.extremes += list(zip(rows.amin(1).tolist(), rows.amax(1).tolist(), strict=True))
-        flat = rows.flatten()
+        x = x.detach().float()
+        if x.dim() == 4 and not x.is_contiguous():
+            x = x.permute(0, 2, 3, 1)  # as it lies in memory: a copy in another order takes longer than the layer itself
+        rows = x.flatten(1) if x.dim() > 1 else x.reshape(1, -1)
+        lows, highs = rows.aminmax(dim=1)
+        some = rows.flatten()
+        some = some[:: max(1, some.numel() // self.kept_a_batch)].clone()
+        if math.isfinite(self.least) or math.isfinite(self.greatest):
+            lows, highs, some = (values.clamp(self.least, self.greatest) for values in (lows, highs, some))
+        self.extremes += list(zip(lows.tolist(), highs.tolist(), strict=True))
         self.chosen.clear()
-        self.seen.append(flat[:: max(1, flat.numel() // SEEN_A_BATCH)].clone())
+        self.seen.append(some)
 
     @torch.no_grad()
     def _follow(self, x: Tensor, following: Following) -> None:
-        low, high = x.detach().amin().clamp(min=self.least), x.detach().amax()
+        low, high = (value.clamp(self.least, self.greatest) for value in x.detach().aminmax())
         if following.policy == "moving":
             self.low.lerp_(low, following.rate)
             self.high.lerp_(high, following.rate)

@@ -14,6 +14,9 @@ LEVELS = 255
 HALF = 127  # levels on each side of zero
 SHRINKS = torch.linspace(1.0, 0.1, 46)
 BINS = 2048
+SEARCHED = (
+    65_536  # values, evenly spread, that each of some ninety ranges is tried on; of all would take minutes for large pictures
+)
 
 
 def clipped(values: Tensor, method: Method, percentile: float, symmetric: bool = False) -> tuple[float, float]:
@@ -34,6 +37,7 @@ def clipped(values: Tensor, method: Method, percentile: float, symmetric: bool =
         last = len(ordered) - 1
         return float(ordered[round(tail * last)]), float(ordered[round((1 - tail) * last)])
     cost = _squared_error if method == "mse" else _divergence
+    values = values[:: max(1, len(values) // SEARCHED)]
     # One side after the other, the longer tail first: rarely are both too long.
     sides = (False, True) if abs(low) > abs(high) else (True, False)
     for upper in sides:
@@ -51,6 +55,7 @@ def _peak(sizes: Tensor, method: Method, percentile: float) -> float:
     if method == "percentile":
         return float(sizes.sort().values[round(percentile / 100.0 * (len(sizes) - 1))])
 
+    sizes = sizes[:: max(1, len(sizes) // SEARCHED)]
     above = sizes[sizes > 0]  # zero is exact in every range, and half of what a relu makes: it would hide the others
 
     def cost(peak: float) -> float:

@@ -15,6 +15,7 @@ LOWEST = -1e30  # padding at or below it stands for minus infinity
 MAX_POOLS = (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool2d_with_indices.default)
 MAX_CONSTANT = 1 << 24  # values
 NOTHING = {aten.add.Tensor: 0, aten.sub.Tensor: 0, aten.mul.Tensor: 1, aten.div.Tensor: 1}
+LONG_AXIS = 512  # places
 OF_AXES = (aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default)
 
 
@@ -146,6 +147,39 @@ def nothing_done(module: fx.GraphModule) -> None:
             if isinstance(source, fx.Node) and source.meta["val"].dtype == node.meta["val"].dtype:
                 node.replace_all_uses_with(source)
                 module.graph.erase_node(node)
+
+
+def long_reflections(module: fx.GraphModule) -> None:
+    """The mirror image at the ends of a long axis is looked up alone: TFLite's converter looks every place up, by an index each."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        pads = [int(p) for p in node.args[1]] if _reflects(node) else []
+        source = node.args[0] if pads else None
+        if source is None or any(pads[2:]) or not isinstance(source.meta["val"].shape[-1], int):
+            continue
+        value, (before, after) = source.meta["val"], pads[:2]
+        size, axis = value.shape[-1], value.dim() - 1
+        if size < LONG_AXIS or min(before, after) < 0 or max(before, after) >= size:
+            continue
+        parts: list[Any] = [source]
+        with graph.inserting_before(node):
+            for first, places in ((True, torch.arange(before, 0, -1)), (False, torch.arange(size - 2, size - 2 - after, -1))):
+                if len(places):
+                    name = f"mirrored_{node.name}_{len(parts)}"
+                    module.register_buffer(name, places)
+                    index = graph.get_attr(name)
+                    index.meta = {**node.meta, "val": places}
+                    looked = call(graph, node, aten.index_select.default, (source, axis, index), value.index_select(axis, places))
+                    parts = [looked, *parts] if first else [*parts, looked]
+            joined = call(graph, node, aten.cat.default, (parts, axis), node.meta["val"])
+        node.replace_all_uses_with(joined)
+        graph.erase_node(node)
+
+
+def _reflects(node: fx.Node) -> bool:
+    if node.target is aten.pad.default:
+        return len(node.args) > 2 and node.args[2] == "reflect"
+    return node.target is aten.reflection_pad1d.default
 
 
 def vector_norms(module: fx.GraphModule) -> None:

@@ -14,6 +14,7 @@ from torch import fx
 from edgeloop_exporters.activations import least_read
 from edgeloop_exporters.decoders import decoder_nodes, reach_of
 from edgeloop_exporters.floating import floating_nodes, fuses_into_next, is_sum
+from edgeloop_exporters.fronts import leading_part, spectrum
 from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, tensor_of
 from edgeloop_exporters.kernel_scales import fixed_scale
 from edgeloop_exporters.outputs import answers_here, last_nodes
@@ -34,10 +35,13 @@ HALF, MIDDLE = 127, 128
 Readers = dict[fx.Node, list[fx.Node]]
 
 
-def symmetric_plan(module: fx.GraphModule, float_layers: Collection[str] = (), float_streams: bool = False) -> QuantizationPlan:
+def symmetric_plan(
+    module: fx.GraphModule, float_layers: Collection[str] = (), float_streams: bool = False, float_front: int = 0
+) -> QuantizationPlan:
     """Decide which tensors become int8 around zero; each has a scale of its own. Arguments: as of `quantization.plan`."""
     decoding = decoder_nodes(module)
-    floating = floating_nodes(module, float_layers, float_streams) | decoding
+    front = spectrum(module)
+    floating = floating_nodes(module, float_layers, float_streams) | decoding | front | leading_part(module, float_front)
     readers, last = _readers(module, floating), set(last_nodes(module))
     points = []
     for node in module.graph.nodes:
@@ -53,8 +57,8 @@ def symmetric_plan(module: fx.GraphModule, float_layers: Collection[str] = (), f
                 least=least if math.isfinite(least) else None, most=reach_of(node, decoding), readers=tuple(u.name for u in users),
             )
         )  # fmt: skip
-    named_floats, named_decoding = (frozenset(n.name for n in nodes) for nodes in (floating, decoding))
-    return QuantizationPlan(tuple(points), _weights(module, floating), named_floats, named_decoding, symmetric=True)
+    named_floats, named_decoding, named_front = (frozenset(n.name for n in nodes) for nodes in (floating, decoding, front))
+    return QuantizationPlan(tuple(points), _weights(module, floating), named_floats, named_decoding, named_front, symmetric=True)
 
 
 def _weights(module: fx.GraphModule, floating: set[fx.Node]) -> tuple[QuantizedWeight, ...]:

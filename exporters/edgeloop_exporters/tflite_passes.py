@@ -12,6 +12,7 @@ from edgeloop_exporters.floating import SAME_SCALE
 from edgeloop_exporters.graph import WEIGHTED, aten, tensor_of
 from edgeloop_exporters.rewrites import call
 
+MIN_SHARED = 256  # bytes
 JOINING = {aten.cat.default, aten.stack.default}
 CHOOSING = {aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.masked_fill.Scalar, aten.masked_fill.Tensor}
 
@@ -105,7 +106,20 @@ def tidy(content: bytes, counts: bool = True) -> bytes:
     for signature in model.signatureDefs or []:
         for tensor in (*signature.inputs, *signature.outputs):
             tensor.tensorIndex = renamed.get(tensor.tensorIndex, tensor.tensorIndex)
+    _share_constants(model)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _share_constants(model: Any) -> None:
+    """Equal constants once: several tensors may read one buffer."""
+    first: dict[bytes, int] = {}
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            data = model.buffers[tensor.buffer].data
+            if data is not None and len(data) >= MIN_SHARED:
+                kept = first.setdefault(bytes(data), tensor.buffer)
+                if kept != tensor.buffer:
+                    model.buffers[tensor.buffer].data, tensor.buffer = None, kept
 
 
 def named(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:

@@ -134,6 +134,46 @@ def test_an_operator_answers_as_in_litert(name: str, tmp_path: Path) -> None:
     onnx.checker.check_model(model)
 
 
+def spectrum_of_frames() -> bytes:
+    """As BirdNET frames its sound: a number of frames and their indices from SHAPE, a transform of each, its real part, reversed."""
+    one, masks = whole(1), {"shrinkAxisMask": 1}
+    ops = [
+        Op("SHAPE", ["x"], {"shape": (2,)}, options("Shape", outType=schema.TensorType.INT32), np.int32),
+        Op("STRIDED_SLICE", ["shape", "one", "two", "one"], {"n": ()}, options("StridedSlice", **masks), np.int32),
+        Op("SUB", ["n", "window"], {"rest": ()}, options("Sub"), np.int32),
+        Op("FLOOR_DIV", ["rest", "hop"], {"count": ()}, None, np.int32),
+        Op("ADD", ["count", "single"], {"frames": ()}, options("Add"), np.int32),
+        Op("RANGE", ["zero", "frames", "single"], {"numbers": (7,)}, options("Range"), np.int32),
+        Op("MUL", ["numbers", "hop"], {"starts": (7,)}, options("Mul"), np.int32),
+        Op("RESHAPE", ["starts", "column"], {"places": (7, 1)}, options("Reshape"), np.int32),
+        Op("ADD", ["places", "inside"], {"indices": (7, 16)}, options("Add"), np.int32),
+        Op("GATHER", ["x", "indices"], {"framed": (1, 7, 16)}, options("Gather", axis=1)),
+        Op("RESHAPE", ["framed", "rows"], {"frame": (1, 7, 1, 16)}, options("Reshape")),
+        Op("RFFT2D", ["frame", "length"], {"complex": (1, 7, 1, 9)}, options("Rfft2d"), np.complex64),
+        Op("SQUEEZE", ["complex"], {"flat": (1, 7, 9)}, options("Squeeze", squeezeDims=[2]), np.complex64),
+        Op("CAST", ["flat"], {"real": (1, 7, 9)}, options("Cast", inDataType=schema.TensorType.COMPLEX64)),
+        Op("REVERSE_V2", ["real", "last"], {"y": (1, 7, 9)}),
+    ]  # fmt: skip
+    constants = {
+        "one": one, "two": whole(2), "window": np.array(16, np.int32), "hop": np.array(8, np.int32), "single": np.array(1, np.int32),
+        "zero": np.array(0, np.int32), "column": whole(7, 1), "inside": np.arange(16, dtype=np.int32)[None], "rows": whole(1, 7, 1, 16),
+        "length": whole(1, 16), "last": whole(2),
+    }  # fmt: skip
+    return tflite_file({"x": (1, 64)}, ops, ["y"], constants)
+
+
+def test_shapes_are_constants_and_a_spectrum_is_read(tmp_path: Path) -> None:
+    (tmp_path / "net.tflite").write_bytes(spectrum_of_frames())
+    model = to_onnx(tmp_path / "net.tflite")  # compared with LiteRT
+    kinds = {node.op_type for node in model.graph.node}
+    assert "DFT" in kinds and not kinds & {"Shape", "Range", "Sub", "Add"}, kinds
+    onnx.save(model, tmp_path / "net.onnx")
+    network = read_onnx(tmp_path / "net.onnx").network
+    x = torch.rand(2, 64)
+    wanted = torch.fft.rfft(x.unfold(1, 16, 8)).real.flip(2)
+    torch.testing.assert_close(network(x), wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_several_outputs_and_weights_of_16_bits(tmp_path: Path) -> None:
     half = Op("DEQUANTIZE", ["h"], {"w": (6, 3, 3, 4)}, None)
     conv = Op("CONV_2D", ["x", "w", "b"], {"c": (1, 9, 8, 6)}, options("Conv2D", strideH=1, strideW=1))

@@ -29,7 +29,8 @@ from edgeloop_pipeline.compression.budget_search import (
     used,
     verdict,
 )
-from edgeloop_pipeline.quantization.repair import Candidate, Repair
+from edgeloop_pipeline.quantization.candidates import Candidate
+from edgeloop_pipeline.quantization.repair import Repair
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.settings import Target
 from edgeloop_pipeline.results.compression import Attempt, BudgetLimits

@@ -10,7 +10,14 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-TYPES = {np.float32: "FLOAT32", np.float16: "FLOAT16", np.int32: "INT32", np.int8: "INT8", np.bool_: "BOOL"}
+TYPES = {
+    np.float32: "FLOAT32",
+    np.float16: "FLOAT16",
+    np.int32: "INT32",
+    np.int8: "INT8",
+    np.bool_: "BOOL",
+    np.complex64: "COMPLEX64",
+}
 
 
 @dataclass(frozen=True)

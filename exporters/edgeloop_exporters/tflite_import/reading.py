@@ -11,12 +11,14 @@ import numpy as np
 
 # They fill the table of rules. By their own names: the package itself imports this module.
 import edgeloop_exporters.tflite_import.layers
+import edgeloop_exporters.tflite_import.spectra
 import edgeloop_exporters.tflite_import.values  # noqa: F401
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.model_files.reading import read
 from edgeloop_exporters.model_files.tflite_graph import schema_module
 from edgeloop_exporters.tflite_import.customs import with_built_ins
+from edgeloop_exporters.tflite_import.folding import folded
 from edgeloop_exporters.tflite_import.sparse import dense
 from edgeloop_exporters.tflite_import.table import RULES, Step, Unsupported
 from edgeloop_exporters.tflite_import.writing import Writer
@@ -82,12 +84,17 @@ def _model(model: Any, content: bytes, schema: Any, where: Path) -> Translated:
     _check(graph, types, where)
     shapes = {i: tuple(int(n) for n in (t.shape if t.shape is not None else ())) for i, t in enumerate(graph.tensors)}
     constants = _constants(model, graph, content, types)
+    kinds_of = [kind_of[operator.opcodeIndex] for operator in graph.operators]
+    fixed, known = folded(graph.operators, kinds_of, shapes, constants, content)
+    constants, shapes = constants | fixed, shapes | known
     write = Writer(shapes, constants)
     names = [_name(t) for t in graph.tensors]
     for i in graph.inputs:
         write.put(int(i), names[i])
     for number, operator in enumerate(graph.operators):
-        kind = kind_of[operator.opcodeIndex]
+        kind = kinds_of[number]
+        if all(int(i) in constants for i in operator.outputs):
+            continue
         write.where = f"{kind.lower()}_{number}"
         _operator(write, kind, operator, f"{where}: {kind} {names[int(operator.outputs[0])]!r}")
     write.where = "end"

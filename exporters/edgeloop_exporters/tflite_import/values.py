@@ -105,8 +105,13 @@ def _pad(step: Step) -> None:
 @rule("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 def _reshape(step: Step) -> None:
     """By the result's own shape, which the file has."""
-    goal = step.goal()
-    step.put(step.write.node("Reshape", [step.write.get(step.inputs[0]), step.write.ints(*goal)]), False)
+    goal, x = step.goal(), step.write.get(step.inputs[0])
+    if goal[:1] == (1,) and 0 not in goal:  # the file's batch: free here, also where it was part of another axis
+        goal = (-1, *goal[1:])
+    if step.inputs[0] in step.write.complex:
+        step.write.put_complex(step.outputs[0], step.write.node("Reshape", [x, step.write.ints(*goal, 2)]))
+        return
+    step.put(step.write.node("Reshape", [x, step.write.ints(*goal)]), False)
 
 
 @rule("TRANSPOSE")

@@ -24,6 +24,7 @@ class Writer:
         self.initializers: list[Any] = []
         self._names: dict[tuple[int, bool], str] = {}
         self._numbers: dict[float, str] = {}
+        self.complex: set[int] = set()  # tensors that are (..., 2) here
         self.where = ""  # of the operator that is being written, for the names of its nodes
 
     def fresh(self, kind: str) -> str:
@@ -75,6 +76,10 @@ class Writer:
         else:
             self._names[key] = self.node("Transpose", [self._names[(i, not first)]], perm=TO_FIRST if first else TO_LAST)
         return self._names[key]
+
+    def put_complex(self, i: int, name: str) -> None:
+        self._names[(i, False)] = name
+        self.complex.add(i)
 
     def put(self, i: int, name: str, first: bool = False) -> None:
         self._names[(i, first)] = name

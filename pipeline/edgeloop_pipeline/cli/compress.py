@@ -15,10 +15,7 @@ from edgeloop_pipeline.cli.pack import boxes_given, labels_given, numbers_given,
 from edgeloop_pipeline.cli.run_options import FiniteRange, runs_option
 
 if TYPE_CHECKING:
-    from edgeloop_pipeline.run.result import RunResult
-
-
-FAITHFUL = 0.9  # of the float file's measure: where int8 keeps less, that is said at the end
+    from edgeloop_pipeline.recipe.settings import Imported
 
 
 @click.command()
@@ -128,12 +125,13 @@ def compress(model: str, calibrate: Path, out: Path, runs: Path, prepare_only: b
     if prepare_only:
         click.echo(f"{out}: edit recipe.yaml, then: edgeloop run {shlex.quote(str(out))}", err=as_json)
         return
-    _run(out, runs, as_json, request.min_agreement is not None)
+    _run(model, out, runs, as_json, request.min_agreement is not None)
 
 
-def _run(folder: Path, runs: Path, as_json: bool, floor: bool) -> None:
+def _run(model: str, folder: Path, runs: Path, as_json: bool, floor: bool) -> None:
     from edgeloop_pipeline.cache.store import Store
     from edgeloop_pipeline.cli.console import Console, summary_json, summary_table
+    from edgeloop_pipeline.importing.closing_words import closing_words
     from edgeloop_pipeline.recipe import recipe as recipes
     from edgeloop_pipeline.run.last_run import remember
     from edgeloop_pipeline.run.runner import RunResult
@@ -153,26 +151,18 @@ def _run(folder: Path, runs: Path, as_json: bool, floor: bool) -> None:
         click.echo(summary_json(result))
     else:
         summary_table(result)
-    if not floor and (lost := _much_lost(result)):
-        click.echo(f"  please check: {lost}", err=True)
+    for sentence in closing_words(result.entries, _bytes_of(model, folder, recipe.head.imported), floor):
+        click.echo(f"  please check: {sentence}", err=True)
 
 
-def _much_lost(result: RunResult) -> str:
-    """What a person should hear of files that keep little, in words; "" where they keep enough."""
-    from edgeloop_contract.manifest import Precision
-    from edgeloop_pipeline.results.files import VerifyResult
-    from edgeloop_pipeline.results.read import result_of
+def _bytes_of(model: str, folder: Path, imported: Imported | None) -> int:
+    """Of the file that was compressed, with the weights beside it: MODEL, or the ONNX file that was made of it."""
+    from edgeloop_pipeline.data.original_answers import files_beside
+    from edgeloop_pipeline.importing.torch_models import is_torch
 
-    verified = result_of(result.entries, "verify", VerifyResult)
-    files = verified.variants if verified is not None else {}
-    kept = {name: file.accuracy.value for name, file in files.items() if file.precision == Precision.INT8}
-    if verified is None or not kept or min(kept.values()) >= FAITHFUL * verified.float_accuracy.value:
-        return ""
-    name = min(kept, key=lambda n: kept[n])
-    return (
-        f"{name} keeps {kept[name]:.1%} by {verified.metric}; --min-agreement {FAITHFUL:g} lets layers stay in float, or trains."
-        " The report shows what the model sees and answers: check that first"
-    )
+    path = folder / imported.model if imported is not None and is_torch(model) else Path(model)
+    beside = files_beside(path) if path.suffix == ".onnx" else []
+    return sum(file.stat().st_size for file in (path, *beside))
 
 
 def _normalize(text: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

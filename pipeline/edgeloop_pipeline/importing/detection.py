@@ -6,28 +6,54 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgeloop_contract.errors import UsageError
+from edgeloop_exporters.joined_outputs import with_joined_outputs
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.detectors import Detector, detector_of, labels_of, point_names
+from edgeloop_exporters.model_files.split_detectors import Answers, split_detector
 from edgeloop_pipeline.importing.request import CompressRequest
 from edgeloop_pipeline.recipe.settings import ImportedBoxes
 
 if TYPE_CHECKING:
     from edgeloop_pipeline.importing.output_meaning import Answer
 
-__all__ = ["found"]
+__all__ = ["found", "joined"]
 
 REMEDY = "say how its outputs give boxes with --boxes (docs/detection.md has the layouts)"
 
 
+def may_detect(request: CompressRequest) -> bool:
+    """Whether nothing was said that boxes do not go with."""
+    return request.task not in ("classification", "tensors") and request.measure in (None, "boxes")
+
+
+def joined(
+    model: ModelFile, content: bytes, shapes: Mapping[str, tuple[int, ...]], request: CompressRequest, picture: tuple[int, ...],
+    answers: Answers,
+) -> tuple[bytes, Detector] | None:  # fmt: skip
+    """A file whose boxes several outputs say, as one with these joined; None where they are no boxes that are known here."""
+    if len(picture) != 2 or not may_detect(request) or request.boxes is not None or request.outputs:
+        return None
+    if detector_of(model, shapes, picture[0], picture[1]) is not None:
+        return None
+    known = split_detector(model.outputs, shapes, picture[0], picture[1], answers)
+    if known is None:
+        return None
+    if request.drop_in:
+        raise UsageError(f"--io original: the outputs of {request.model} are joined, as boxes; leave it out, or add --task tensors")
+    return with_joined_outputs(content, known[1], str(request.model)), known[0]
+
+
 def found(
-    answer: Answer, model: ModelFile, shapes: Mapping[str, tuple[int, ...]], request: CompressRequest, picture: tuple[int, ...]
-) -> bool:
+    answer: Answer, model: ModelFile, shapes: Mapping[str, tuple[int, ...]], request: CompressRequest, picture: tuple[int, ...],
+    detector: Detector | None = None,
+) -> bool:  # fmt: skip
     """Whether the outputs are boxes; then `answer` says which. Raises UsageError where something has to be said."""
-    asked = request.task == "detection" or request.boxes is not None or request.measure == "boxes" or bool(request.points)
-    if request.task in ("classification", "tensors") or request.measure not in (None, "boxes"):
+    if not may_detect(request):
+        if request.points:
+            raise UsageError("--points: are of boxes; leave it out, or the --task and --measure that are not for boxes")
         return False
-    detector = None
-    if len(picture) == 2:
+    asked = request.task == "detection" or request.boxes is not None or request.measure == "boxes" or bool(request.points)
+    if len(picture) == 2 and detector is None:
         detector = detector_of(model, shapes, picture[0], picture[1]) if request.boxes is None else None
         if request.boxes is not None:
             detector = Detector(request.boxes.decode, labels_of(request.boxes.decode, shapes) or 0, True, "boxes, as said")

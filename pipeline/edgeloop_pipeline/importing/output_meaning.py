@@ -9,6 +9,7 @@ from typing import Literal
 
 from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_exporters.model_files.description import ModelFile, Tensor
+from edgeloop_exporters.model_files.detectors import Detector
 from edgeloop_exporters.model_files.pixel_maps import described, grid_of
 from edgeloop_exporters.token_inputs import TOKENS
 from edgeloop_pipeline.data.datasets.recordings import Recordings
@@ -46,15 +47,17 @@ class Answer:
 
 
 def answer_of(
-    model: ModelFile, shapes: dict[str, tuple[int, ...]], request: CompressRequest, picture: tuple[int, ...] = ()
-) -> Answer:
-    """The meaning of the outputs. `shapes`: one sample's answer by output; `picture`: height and width of its sample, if it is one.
+    model: ModelFile, shapes: dict[str, tuple[int, ...]], request: CompressRequest, picture: tuple[int, ...] = (),
+    detector: Detector | None = None,
+) -> Answer:  # fmt: skip
+    """The meaning of the outputs. `shapes`: one sample's answer by output; `picture`: height and width of its sample, if it is one;
+    `detector`: what they are, if that is known.
 
     Raises UsageError where something has to be said.
     """
     answer = Answer([], "tensors", None, [])
     several = _chosen(answer, model, shapes, request)
-    if detection.found(answer, model, {tensor.name: shapes[tensor.name] for tensor in several}, request, picture):
+    if detection.found(answer, model, {tensor.name: shapes[tensor.name] for tensor in several}, request, picture, detector):
         return answer
     if len(several) > 1:
         _tensors(answer, several, shapes, request)

@@ -6,6 +6,7 @@ import math
 import shutil
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, EdgeloopError, ModelError, UsageError
+from edgeloop_contract.preprocessing import prepare
 from edgeloop_exporters.constant_inputs import with_constants
 from edgeloop_exporters.count_inputs import COUNTS, with_float_input
 from edgeloop_exporters.cutting import only_outputs
@@ -21,8 +23,9 @@ from edgeloop_exporters.model_files.reading import content_of, read
 from edgeloop_exporters.onnx_import.old_sets import in_newer_set
 from edgeloop_pipeline.data.datasets.recordings import ARRAYS, Recordings
 from edgeloop_pipeline.data.datasets.scanning import kind_of
+from edgeloop_pipeline.data.original_answers import Original
 from edgeloop_pipeline.data.types import PreparedSplits
-from edgeloop_pipeline.importing import project_files, texts
+from edgeloop_pipeline.importing import detection, project_files, texts
 from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, Ask, Entry, entry_of
 from edgeloop_pipeline.importing.output_meaning import answer_of
 from edgeloop_pipeline.importing.request import CompressRequest, Meaning
@@ -164,6 +167,7 @@ def _of_several(model: ModelFile, original: ModelFile, request: CompressRequest,
 def _meaning(
     model: ModelFile, content: bytes, request: CompressRequest, path: Path, ask: Ask, tokens: texts.TextModel | None
 ) -> Meaning:  # fmt: skip
+    first = np.zeros(0)
     if tokens is not None:
         plain = NORMALIZATIONS["counts"]
         entry = Entry("as_it_is", [tokens.step.length], [tokens.step], plain, facts=tokens.facts, guesses=tokens.guesses)
@@ -174,7 +178,14 @@ def _meaning(
     check_outputs(found, request.outputs, request.model)
     size = found.inputs[0].shape
     picture = {"channels_first": size[1:], "channels_last": size[:2]}.get(entry.layout, ()) if len(size) == 3 else ()
-    answer = answer_of(model, {port.name: port.shape for port in found.outputs}, request, picture)
+    shapes = {port.name: port.shape for port in found.outputs}
+    known = detection.joined(model, content, shapes, request, picture, partial(_answers, path, entry, first))
+    if known is not None:
+        path.write_bytes(known[0])
+        model = msgspec.structs.replace(read(path), metadata=model.metadata)
+        found = open_import(path, tuple(entry.shape))
+        shapes = {port.name: port.shape for port in found.outputs}
+    answer = answer_of(model, shapes, request, picture, known[1] if known is not None else None)
     count = sum(found.operators.values())
     facts = [f"{count} operators of opset {found.opset}{f', written by {found.producer}' if found.producer else ''}"]
     imported = Imported(
@@ -187,6 +198,13 @@ def _meaning(
         found.inputs[0].shape,
         [*facts, *entry.facts, *answer.facts], [*entry.guesses, *answer.guesses],
     )  # fmt: skip
+
+
+def _answers(path: Path, entry: Entry, first: Array) -> dict[str, Array]:
+    """What the file answers to the first sample of a recording, by output."""
+    names = tuple(tensor.name for tensor in read(path).outputs)
+    original = Original(path, names, entry.layout, tuple(entry.shape))
+    return original.answers(prepare(entry.steps, first).values[:1], *entry.normalize)
 
 
 def _first_recording(request: CompressRequest) -> tuple[str, Array]:

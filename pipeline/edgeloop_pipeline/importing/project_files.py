@@ -18,8 +18,9 @@ __all__ = ["MODEL", "write"]
 MOST_TRAINED, TRAINED_TIMES = 20_000, 10
 MOST, MIN_MOST, MOST_VALUES = 1024, 64, 40_000_000  # samples, and values in all of them: larger ones take longer
 MODEL, LABELS = "model.onnx", "labels.txt"
-PLAIN = "float_streams: never, max_float_layers: 0, qat: never"  # without a floor, integers throughout and no training
-REPAIR = "qat: auto"
+# Without a floor: no training, and integers throughout, but for leading layers that 8 bits of the raw input do not do for.
+PLAIN = "float_streams: never, max_float_front: 2, max_float_layers: 0, repair_seconds: 600, qat: never"
+REPAIR = "max_float_front: 2, qat: auto"
 # Input values of a batch in training, which takes some thousand times as many.
 TRAINED_VALUES, MIN_BATCH, MAX_BATCH = 2_500_000, 4, 32
 LAST = """\

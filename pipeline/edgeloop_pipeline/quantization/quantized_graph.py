@@ -18,7 +18,7 @@ from edgeloop_contract.settings import nearest
 from edgeloop_exporters import bias_correction, equalization, outliers, quantization, rounding
 from edgeloop_exporters.graph import WEIGHTED, fold_batchnorm, layer_name, trace
 from edgeloop_exporters.normalization import InputNormalization
-from edgeloop_exporters.quantizers import ActivationQuantizer
+from edgeloop_exporters.quantizers import SEEN_A_BATCH, ActivationQuantizer
 from edgeloop_exporters.ranges import Method
 from edgeloop_exporters.resizing import output_paddings
 from edgeloop_exporters.rewrites import trailing_softmax
@@ -30,9 +30,10 @@ from edgeloop_pipeline.training.scoring import channels_last, evaluation_batch
 
 QUANTIZED, SYMMETRIC = "quantized", "symmetric"  # beginnings of file names: of the graph of all files, and of TensorRT's
 STATE, PLAN = "{}.safetensors", "{}.json"
-EQUALIZE_SAMPLES, MIN_SOME = 128, 16
+EQUALIZE_SAMPLES, MIN_SOME = 128, 8
 SOME_VALUES = 3_000_000  # they go through the network at once
 OBSERVED_BATCH = 64
+MOST_SEEN = 131_072  # values of one tensor that ranges are chosen by: of large samples, which come one by one, fewer each
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,10 +42,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     method: Method = "minmax"
     percentile: float = 99.99
     equalize: bool = False
+    through_gates: bool = False
     correct_biases: bool = False
     round_by_inputs: bool = False
     float_layers: tuple[str, ...] = ()
     float_streams: bool = False
+    float_front: int = 0
     symmetric: bool = False
 
 
@@ -103,14 +106,21 @@ def layers(module: fx.GraphModule, floating: Collection[str] = ()) -> list[str]:
 
 
 def left_in_float(graph: Graph) -> int:
-    """The number of layers with weights that stay in float, apart from what decodes boxes."""
-    floating = graph.plan.floating - graph.plan.decoding
-    return sum(node.target in WEIGHTED and node.name in floating for node in graph.module.graph.nodes)
+    """The number of layers with weights that stay in float for accuracy's sake."""
+    return _count(graph, graph.plan.floating - graph.plan.decoding - graph.plan.front)
 
 
-def decoding_layers(graph: Graph) -> int:
-    """The number of layers with weights among what decodes boxes."""
-    return sum(node.target in WEIGHTED and node.name in graph.plan.decoding for node in graph.module.graph.nodes)
+def float_anyway(graph: Graph) -> int:
+    """The number of layers with weights that decode boxes, or make a spectrum of the input."""
+    return _count(graph, graph.plan.decoding | graph.plan.front)
+
+
+def spectrum_layers(graph: Graph) -> int:
+    return _count(graph, graph.plan.front)
+
+
+def _count(graph: Graph, names: Collection[str]) -> int:
+    return sum(node.target in WEIGHTED and node.name in names for node in graph.module.graph.nodes)
 
 
 def samples_of(normalization: InputNormalization, values: Array) -> Tensor:
@@ -130,11 +140,13 @@ def prepare(saved: Saved, splits: PreparedSplits, options: Options | None = None
     outliers.migrate_outliers(module, samples_of(saved.normalization, _some(splits.train.values)))
     bias_correction.add_biases(module)  # of every graph, so that one graph serves with and without the correction
     if options.equalize:
-        equalized = equalization.equalize(module, samples_of(saved.normalization, _some(splits.train.values)))
+        some = samples_of(saved.normalization, _some(splits.train.values))
+        equalized = equalization.equalize(module, some, options.through_gates)
     if options.symmetric:
-        plan = symmetric_plan(module, options.float_layers, options.float_streams)
+        plan = symmetric_plan(module, options.float_layers, options.float_streams, options.float_front)
     else:
-        plan = quantization.plan(module, saved.normalization.input_qparams, options.float_layers, options.float_streams)
+        counts = saved.normalization.input_qparams
+        plan = quantization.plan(module, counts, options.float_layers, options.float_streams, options.float_front)
     quantization.insert(module, plan)
     floats = {name: value.detach().clone() for name, value in module.named_parameters()}
     return Graph(module, plan, saved.normalization, count, options, floats, tuple(equalized), nodes)
@@ -145,6 +157,9 @@ def observe(graph: Graph, values: Array) -> None:
     quantization.set_mode(graph.module, "observe", "off")
     with torch.no_grad():
         size = min(OBSERVED_BATCH, evaluation_batch(values))
+        quantizers = [child for child in graph.module.modules() if isinstance(child, ActivationQuantizer)]
+        for quantizer in quantizers:
+            quantizer.kept_a_batch = max(1, min(SEEN_A_BATCH, MOST_SEEN * size // len(values)))
         for start in range(0, len(values), size):
             graph.module(samples_of(graph.normalization, values[start : start + size]))
 

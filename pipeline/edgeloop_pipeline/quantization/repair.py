@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -12,39 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
-from torch import Tensor
 
 from edgeloop_exporters.floating import begins_stream, is_sum
-from edgeloop_exporters.quantization import set_mode, settle
+from edgeloop_exporters.gates import has_gates
 from edgeloop_exporters.ranges import Method
 from edgeloop_pipeline.networks.saved_network import Saved
 from edgeloop_pipeline.quantization import diagnosis, quantized_graph, shipped_cost
+from edgeloop_pipeline.quantization.aware_training import trained_copy
+from edgeloop_pipeline.quantization.candidates import TIE, Candidate, better
+from edgeloop_pipeline.quantization.leading_part import costly_front
 from edgeloop_pipeline.quantization.quantized_graph import Graph, Options, equalized_in_words
 from edgeloop_pipeline.quantization.settings import QuantizeSettings
 from edgeloop_pipeline.results.quantization import LayerLoss, RepairStep
 from edgeloop_pipeline.results.training import Epoch
 from edgeloop_pipeline.tasks.registry import task_for
-from edgeloop_pipeline.training.fit import fit
-from edgeloop_pipeline.training.scoring import channels_last, copy_of, device, scores_of
-from edgeloop_pipeline.training.settings import FitSettings
+from edgeloop_pipeline.training.scoring import scores_of
 
 if TYPE_CHECKING:
     from edgeloop_pipeline.recipe.inputs import Inputs
 
 METHODS: tuple[Method, ...] = ("percentile", "mse", "entropy")
-TIE = 0.001  # of the metric: the least difference that decides, for a validation set of any size
+MUCH = 0.1  # of the float network's metric: a loss that is worth slower gates
 IMPLIED_DROP = 0.005  # the floor if the recipe has none; it never starts a training
 DISTILLED = "quantization-aware training with distillation"
-MEASURE_SECONDS = 0.2  # per file, if there is a ceiling
-TEMPERATURE = 2.0
-
-
-@dataclass
-class Candidate:
-    graph: Graph
-    metric: float
-    sqnr_db: float
-    shares: Any = None  # (samples,) of validation, where the metric is their mean
 
 
 @dataclass
@@ -59,6 +48,7 @@ class Repair:
     curve: list[Epoch] = field(default_factory=list)
     losses: list[LayerLoss] = field(default_factory=list)
     method: str = "post-training"
+    left_out: list[str] = field(default_factory=list)  # steps that there was no time for
 
     def __post_init__(self) -> None:
         project = self.inputs.project
@@ -93,7 +83,7 @@ class Repair:
     def run(self) -> Graph:
         """Try the steps one after the other until the floor holds, keep the best graph, and explain the first step's loss."""
         settings, given = self.settings, Options(float_layers=tuple(self.settings.float_layers), symmetric=self.symmetric)
-        start = time.perf_counter()
+        self.began = start = time.perf_counter()
         plain = quantized_graph.prepare(self.saved, self.splits, msgspec.structs.replace(given, percentile=settings.percentile))
         quantized_graph.observe(plain, self.values)
         stretched = diagnosis.outlier_samples(plain)
@@ -102,6 +92,7 @@ class Repair:
         self.post_training = self.best.metric
         self._record(f"calibration by {first}", self.best, 0.0, True, start)
         self.losses = diagnosis.explain(self.best.graph, self.splits, stretched, settings.diagnosis_seconds)
+        plain = self._gates_opened(plain, first)
         if settings.calibration == "auto":
             self._other_methods(plain)
         if settings.rounding == "inputs":
@@ -110,10 +101,15 @@ class Repair:
         if equalize:
             self._on_same_ranges("bias correction", plain, correct_biases=True)
         quantized_graph.forget(plain)
+        self._front_in_float()
         if equalize:
             self._equalized()
         self._streams_in_float()
-        self._trained(self._some_in_float())
+        start_from = self._some_in_float()
+        if self.left_out:
+            spent = f"{self.settings.repair_seconds:g} s (quantize.repair_seconds) are used up"
+            self.inputs.log(f"{spent}, so these steps are left out: {', '.join(self.left_out)}")
+        self._trained(start_from)
         return self.best.graph
 
     def _judged(self, graph: Graph) -> Candidate:
@@ -133,17 +129,9 @@ class Repair:
         return self._judged(graph)
 
     def _better(self, candidate: Candidate) -> bool:
-        """Whether the candidate is better than the best graph: by the floor, then by the metric; and if the metrics differ by
-        less than a standard error, of the difference where it is known, by the noise of the scores."""
+        """Whether the candidate is better than the best graph: by the floor, then by the figures."""
         enough = self._enough(candidate.metric)
-        if enough != self._holds():
-            return enough
-        gained, share = candidate.metric - self.best.metric, min(1.0, max(0.0, self.best.metric))
-        error = math.sqrt(share * (1 - share) / len(self.splits.validation))
-        if candidate.shares is not None and self.best.shares is not None:
-            error = float((candidate.shares - self.best.shares).std()) / math.sqrt(len(candidate.shares))
-        tie = max(TIE, error)
-        return gained > tie or (gained > -tie and candidate.sqnr_db > self.best.sqnr_db)
+        return enough if enough != self._holds() else better(candidate, self.best, len(self.splits.validation))
 
     def _record(
         self, name: str, candidate: Candidate, gained: float, kept: bool, start: float, over: str = "", note: str = ""
@@ -166,6 +154,9 @@ class Repair:
     ) -> RepairStep:
         """Try one step. Keep it if it is better and its files hold the ceilings (`over_of`: the exceeded one, or '')."""
         start = time.perf_counter()
+        if start - self.began > self.settings.repair_seconds:
+            self.left_out.append(name)
+            return RepairStep(name, self.best.metric, self.best.sqnr_db, 0.0, False, 0.0)
         candidate = make()
         over, gained = over_of(candidate), candidate.metric - self.best.metric
         kept = self._better(candidate) and not over
@@ -175,16 +166,24 @@ class Repair:
 
     def _over_a_ceiling(self, candidate: Candidate) -> str:
         """The ceiling that its files exceed, or '': a float layer takes four times the bytes and may be slower."""
-        target = self.inputs.project.recipe.head.target
-        # What a file for TensorRT takes on the CPU says nothing of it.
-        here = target.max_latency_us if target.device is None and not self.symmetric else None
-        if target.max_int8_bytes is None and here is None:
-            return ""
-        steps = self.inputs.project.recipe.head.preprocessing
-        found = shipped_cost.shipped(self.saved, candidate.graph, self.splits, steps, MEASURE_SECONDS, with_energy=False)
-        if target.max_int8_bytes is not None and found.bytes > target.max_int8_bytes:
-            return f"max_int8_bytes with {found.bytes:,}"
-        return f"max_latency_us with {found.latency_us:.0f}" if here is not None and found.latency_us > here else ""
+        head = self.inputs.project.recipe.head
+        return shipped_cost.over_a_ceiling(self.saved, candidate.graph, self.splits, head, self.symmetric)
+
+    def _gates_opened(self, plain: Graph, method: Method) -> Graph:
+        """Where much is lost, let channels have scales of their own through hard-swish and SiLU: one integer product more at each.
+
+        Returns the graph that further steps work on, observed.
+        """
+        much = self.best.metric < self.float_metric - MUCH * abs(self.float_metric)
+        if not much or self.settings.equalize == "never" or self.symmetric or not has_gates(plain.module):
+            return plain
+        opened = quantized_graph.prepare(
+            self.saved, self.splits, msgspec.structs.replace(plain.options, equalize=True, through_gates=True)
+        )
+        quantized_graph.observe(opened, self.values)
+        kept = self._try("equalization through gates", partial(self._chosen, opened, method), self._over_a_ceiling).kept
+        quantized_graph.forget(plain if kept else opened)
+        return opened if kept else plain
 
     def _other_methods(self, plain: Graph) -> None:
         """Try the other calibration methods, which costs a few forward passes. Afterwards `plain` has the best one's ranges.
@@ -203,7 +202,22 @@ class Repair:
         if not self._try(name, partial(self._chosen, replace(plain, options=options), options.method)).kept:
             quantized_graph.restore(plain, before)
 
+    def _front_in_float(self) -> None:
+        """Leave the first layers in float, where rounding them costs most of the loss: 8 bits of a waveform have no quiet."""
+        module, validation = self.best.graph.module, self.splits.validation
+
+        def judge() -> float:
+            return self.task.judge(scores_of(module, self.saved.normalization, validation), validation)[0]
+
+        layers = costly_front(module, judge, self.float_metric, self.best.metric, self.settings.max_float_front)
+        if layers:
+            options = msgspec.structs.replace(self.best.graph.options, float_front=layers)
+            name = "the first layer in float" if layers == 1 else f"the first {layers} layers in float"
+            self._try(name, partial(self._calibrated, options), self._over_a_ceiling)
+
     def _equalized(self) -> None:
+        if self.best.graph.options.equalize:
+            return
         both = msgspec.structs.replace(self.best.graph.options, correct_biases=True, equalize=True)
         self._try(
             "cross-layer equalization and bias correction", partial(self._calibrated, both),
@@ -269,35 +283,7 @@ class Repair:
 
     def _fitted(self, calibrated: Graph, distill: bool, scratch: Path) -> Candidate:
         """A trained copy; `calibrated` stays unchanged. `scratch`: of this training alone; an interrupted one resumes from it."""
-        settings, graph = self.settings, replace(calibrated, module=copy_of(calibrated.module))
-        # Steps are relative to a tensor's weights: after equalization, and with outliers, tensors differ by orders of magnitude.
-        fit_settings = FitSettings(
-            epochs=settings.qat_epochs, batch=settings.batch, learning_rate=settings.qat_learning_rate, weight_decay=0.0,
-            optimizer="adafactor", schedule="cosine", precision="float32", keep="last",
-        )  # fmt: skip
-
-        def freeze_ranges(epoch: int) -> None:
-            # Ranges follow the weights at first, and stay fixed for the last half so that the weights can converge.
-            set_mode(graph.module, "quantize", "quantize", settings.ranges if epoch < settings.qat_epochs / 2 else None)
-
-        scratch.mkdir(parents=True, exist_ok=True)
-        fitted = fit(
-            graph.module, self.saved.normalization, self.splits, fit_settings,
-            self._teacher_loss() if distill else self.task.loss(), seed=self.seed, scratch=scratch,
-            augment=self.inputs.project.augment, log=self.inputs.log, watch=self.inputs.watch, each_epoch=freeze_ranges,
-        )  # fmt: skip
-        self.curve = fitted.curve
-        set_mode(graph.module, "quantize", "quantize")
-        settle(graph.module)
+        graph, self.curve = trained_copy(
+            calibrated, self.inputs, self.saved, self.splits, self.settings, self.seed, scratch, distill
+        )
         return self._judged(graph)
-
-    def _teacher_loss(self) -> Any:
-        """The distillation loss with the float network as teacher, which needs no labels."""
-        teacher = channels_last(self.saved.network.eval().to(device()))
-
-        def loss(scores: Tensor, labels: Tensor, x: Tensor, autocast: Any) -> Tensor:
-            with torch.no_grad(), autocast():
-                wanted = teacher(x)
-            return self.task.imitation(scores, wanted.float(), TEMPERATURE)
-
-        return loss

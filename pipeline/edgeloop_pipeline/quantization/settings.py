@@ -25,8 +25,10 @@ class QuantizeSettings:
     float_streams: When = "auto"  # residual streams: sums, and the layers that begin them; auto: when calibration misses the floor
     symmetric: bool = False  # also int8 around zero, for TensorRT: a calibration and a repair of its own, and one more ONNX file
     float_layers: list[str] = field(default_factory=list)  # names of layers that stay in float
+    max_float_front: NonNegativeInt = 0  # leading layers that may stay in float where rounding them costs most of what is lost
     max_float_layers: NonNegativeInt = 2  # layers that may stay in float to hold the floor
     diagnosis_seconds: PositiveFloat = 60.0  # about the most time for the cost of each layer
+    repair_seconds: PositiveFloat = 1e9  # no step without training begins later than this
     qat: When = "auto"  # quantization-aware training; auto: when nothing cheaper holds the floor
     qat_epochs: PositiveInt = 4
     qat_learning_rate: PositiveFloat = (

@@ -22,8 +22,10 @@ from edgeloop_pipeline.bundling.variants import samples_by_input, variant_of
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.networks.saved_network import Saved
 from edgeloop_pipeline.quantization.quantized_graph import Graph
+from edgeloop_pipeline.recipe.settings import RecipeHead
 
 SAMPLES = 64
+MEASURE_SECONDS = 0.2  # per file, if there is a ceiling
 ENERGY_SECONDS = 1.0  # counters move in steps of about a millisecond
 
 
@@ -70,3 +72,16 @@ def shipped(
                 f"max_energy_uj cannot be held here: {energy.NO_METER}; leave it out, or run on a machine with a meter"
             )
     return Shipped(latency_us=costs[place].latency_us_p50, bytes=size, energy_uj=joules)
+
+
+def over_a_ceiling(saved: Saved, graph: Graph, splits: PreparedSplits, head: RecipeHead, symmetric: bool) -> str:
+    """The target's ceiling that the files of this graph exceed, in words; '' for none. `symmetric`: a graph for TensorRT."""
+    # What a file for TensorRT takes on the CPU says nothing of it.
+    here = head.target.max_latency_us if head.target.device is None and not symmetric else None
+    most = head.target.max_int8_bytes
+    if most is None and here is None:
+        return ""
+    found = shipped(saved, graph, splits, head.preprocessing, MEASURE_SECONDS, with_energy=False)
+    if most is not None and found.bytes > most:
+        return f"max_int8_bytes with {found.bytes:,}"
+    return f"max_latency_us with {found.latency_us:.0f}" if here is not None and found.latency_us > here else ""

@@ -47,6 +47,10 @@ class QuantizeResult(msgspec.Struct, frozen=True, kw_only=True):
     calibration: str
     float_layers: list[str]
     float_streams: bool
+    float_front: int = 0  # leading layers
+    spectrum_layers: int = 0  # that make a spectrum of the input, in float
+    left_out: list[str] = []  # repair steps that there was no time for
+    rounded_layers: int | None = None  # None: of a run before this was counted
     equalized: list[str]
     folded_batchnorms: int
     nodes: dict[str, int]

@@ -47,6 +47,8 @@ class Quantize(QuantizeSettings, Base):
         return msgspec.structs.replace(made[0], symmetric=made[1] if self.symmetric else None)
 
     def _result(self, repair: Repair, graph: Graph) -> QuantizeResult:
+        from edgeloop_pipeline.quantization import quantized_graph
+
         missed = repair.missed(repair.post_training)
         return QuantizeResult(
             validation_accuracy=repair.best.metric,
@@ -59,6 +61,10 @@ class Quantize(QuantizeSettings, Base):
             calibration=graph.options.method,
             float_layers=list(graph.options.float_layers),
             float_streams=graph.options.float_streams,
+            left_out=repair.left_out,
+            float_front=graph.options.float_front,
+            spectrum_layers=quantized_graph.spectrum_layers(graph),
+            rounded_layers=len(quantized_graph.layers(graph.module, graph.plan.floating)),
             equalized=list(graph.equalized),
             folded_batchnorms=graph.folded,
             nodes=dict(zip(("traced", "simplified", "folded"), graph.nodes, strict=True)),

@@ -62,7 +62,7 @@ class Verify(Base):
             measured.append(floors.FloatNetwork(name, validation, stages[name].value))
         float_accuracy = stages[list(stages)[-1]]
         stages["quantize"] = task.estimate(reference, splits.test)
-        scores, files = _files(inputs, task, quantized_graph.left_in_float(graph), quantized_graph.decoding_layers(graph))
+        scores, files = _files(inputs, task, quantized_graph.left_in_float(graph), quantized_graph.float_anyway(graph))
         of_tensorrt = {v.name for v in read_variants(inputs.artefacts["exported"]) if v.provider}
         integer = {n: scores[n] for n, file in files.items() if file.precision == Precision.INT8 and n not in of_tensorrt}
         classes = splits.task == "classification"

@@ -1,0 +1,59 @@
+"""What a person should hear of the files that `edgeloop compress` made: what is lost, what grew, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgeloop_contract.manifest import Precision
+from edgeloop_pipeline.cache.store import Entry
+from edgeloop_pipeline.results.files import VerifyResult
+from edgeloop_pipeline.results.quantization import QuantizeResult
+from edgeloop_pipeline.results.read import result_of
+
+__all__ = ["closing_words"]
+
+FAITHFUL = 0.9  # of the float file's measure: where int8 keeps less, that is said at the end
+
+
+def closing_words(entries: Sequence[Entry], original_bytes: int, floor: bool) -> list[str]:
+    """Sentences about a finished run. `original_bytes`: of the file that was compressed; `floor`: whether one was asked for."""
+    verified, quantized = result_of(entries, "verify", VerifyResult), result_of(entries, "quantize", QuantizeResult)
+    if verified is None:
+        return []
+    said = [] if floor else _lost(verified)
+    if said and quantized is not None and quantized.left_out:
+        steps = f"{len(quantized.left_out)} repair steps were left out for time, the first {quantized.left_out[0]}"
+        said.append(f"{steps}; set a larger quantize.repair_seconds in recipe.yaml, and run the project again")
+    if quantized is not None and quantized.rounded_layers == 0:
+        why = (
+            "they make a spectrum of the input, which 8 bits do not hold"
+            if quantized.spectrum_layers
+            else "none has weights to round"
+        )
+        return [*said, f"no layer is in int8: {why}. The files compute in float; the original file serves as well"]
+    return said + _grown(verified, quantized, original_bytes)
+
+
+def _lost(verified: VerifyResult) -> list[str]:
+    kept = {name: file.accuracy.value for name, file in verified.variants.items() if file.precision == Precision.INT8}
+    if not kept or min(kept.values()) >= FAITHFUL * verified.float_accuracy.value:
+        return []
+    name = min(kept, key=lambda n: kept[n])
+    return [
+        f"{name} keeps {kept[name]:.1%} by {verified.metric}; --min-agreement {FAITHFUL:g} lets layers stay in float, or trains."
+        " The report shows what the model sees and answers: check that first"
+    ]
+
+
+def _grown(verified: VerifyResult, quantized: QuantizeResult | None, original_bytes: int) -> list[str]:
+    """int8 files that are no smaller than the original, and why."""
+    sizes = {name: file.bytes for name, file in verified.variants.items() if file.precision == Precision.INT8}
+    large = {name: size for name, size in sizes.items() if size >= original_bytes}
+    if not large or quantized is None:
+        return []
+    shown = " and ".join(f"{name} has {size:,} bytes" for name, size in large.items())
+    why = f"each of its {quantized.points} rounded tensors needs a scale and operators of its own, some hundred bytes"
+    if quantized.spectrum_layers:
+        why += f", and {quantized.spectrum_layers} layers that make a spectrum of the input stay in float"
+    remedy = "Take it for its speed alone, if the profile shows that; else keep the original"
+    return [f"{shown}, and the original {original_bytes:,}: {why}. {remedy}"]
