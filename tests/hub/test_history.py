@@ -43,8 +43,7 @@ def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Parts]:
         yield parts(tmp_path, report_quota_per_hour=10**6, report_bytes_per_hour=10**9)
         return
     with postgres() as address:
-        found = parts(tmp_path, database=address, report_quota_per_hour=10**6, report_bytes_per_hour=10**9)
-        yield found
+        yield (found := parts(tmp_path, database=address, report_quota_per_hour=10**6, report_bytes_per_hour=10**9))
         found.hub.database.engine.dispose()
 
 
