@@ -9,11 +9,10 @@ from edgeloop_contract.boxes import Placement
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.tasks import Segmentation
 
-__all__ = ["BACKGROUNDS", "NOWHERE", "in_picture", "label_grid", "logits_of", "mask_of", "run_lengths"]
+__all__ = ["BACKGROUNDS", "NOWHERE", "in_picture", "label_grid", "logits_of", "mask_of", "numbers_of", "run_lengths"]
 
 BACKGROUNDS = ("background", "__background__")  # labels that widely used models give what is nothing
 TINY = np.float32(1e-7)
-SURE = np.float32(30)  # the logit of the label whose number is given, the others' being 0
 NOWHERE = 255  # the number of a pixel without a label: unknown truth, or outside of what the model saw
 
 
@@ -24,12 +23,17 @@ def logits_of(task: Segmentation, scores: Array) -> Array:
     if task.channels == "last":
         values = np.moveaxis(values.reshape(task.height, task.width, maps), -1, 0)
     values = values.reshape(maps, task.height, task.width)
-    if task.scores == "numbers":
-        return np.where(values == np.arange(len(task.labels))[:, None, None], SURE, np.float32(0))
     if task.scores == "probabilities":
         sure = np.clip(values, TINY, 1)
         values = np.log(sure) - (np.log(np.clip(1 - values, TINY, 1)) if task.single else 0)
     return np.concatenate([np.zeros_like(values), values]) if task.single else values
+
+
+def numbers_of(task: Segmentation, scores: Array) -> Array:
+    """The label of each cell (height, width) uint8, of an output that gives their numbers; NOWHERE for one that no label has."""
+    values = np.rint(np.asarray(scores, np.float64)).reshape(task.height, task.width)
+    known = (values >= 0) & (values < len(task.labels))
+    return np.where(known, values, NOWHERE).astype(np.uint8)
 
 
 def label_grid(scores: Array) -> tuple[Array, Array]:

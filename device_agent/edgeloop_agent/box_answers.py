@@ -150,6 +150,7 @@ def box_features(task: Detection, outputs: Mapping[str, Array], sample: Array) -
     sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / (height * width))
     middle = (boxes[:, :2] + boxes[:, 2:]).mean(0) / 2 / [width, height]
     named = 1 < len(task.labels) <= MAX_ANSWERS
-    mix = (np.bincount(labels, minlength=len(task.labels))[: len(task.labels)] / len(labels)).tolist() if named else []
+    known = labels[(labels >= 0) & (labels < len(task.labels))]  # an end-to-end file may answer others
+    mix = (np.bincount(known, minlength=len(task.labels)) / len(labels)).tolist() if named else []
     mean = float(scores.mean())
     return np.array([np.log1p(len(boxes)), mean, float(np.log1p(sides.mean())), *middle, *mix, mean]), mean

@@ -12,7 +12,7 @@ class Errand:
     """`ask` returns at once, and a thread does it. What is asked for while it is done is one more time, at the end."""
 
     def __init__(self, name: str, do: Callable[[], object]) -> None:
-        """`do` raises nothing."""
+        """What `do` raises ends this errand, and the next one is done."""
         self._name, self._do = name, do
         self._lock, self._idle = threading.Lock(), threading.Event()
         self._asked = False
@@ -37,4 +37,9 @@ class Errand:
                     self._idle.set()
                     return
                 self._asked = False
-            self._do()
+            try:
+                self._do()
+            except BaseException:
+                with self._lock:
+                    self._idle.set()
+                raise

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 0.5
 MAX_FAILURES = 5
 LINES_AT_ONCE = 32
-CLOSE_SECONDS = 1.0  # beyond drain_seconds, for answers to reach the disk
+CLOSE_SECONDS = 1.5  # beyond drain_seconds, for answers to reach the disk: the supervisor waits for two
 
 
 class Loop:
@@ -61,7 +61,7 @@ class Loop:
             first, lambda: models.get(models.first), counts, observer, following=following, chains=chains
         )  # fmt: skip
         self.in_flight = in_flight or InFlight()
-        self.settling = Settling(self.output.sync, self._settle)
+        self.settling = Settling(self.output.sync, self._settle, lambda error: log("error", "settling failed", why=repr(error)))
         self.wait_for_room = self.go_on if feed is not None and waits_when_full(config.source) else None
         self._stop, self._deadline = Event(), float("inf")
 
@@ -91,7 +91,7 @@ class Loop:
         now = time.monotonic()
         if self._stop.is_set() and self._deadline == float("inf"):
             self._deadline = now + self.config.limits.drain_seconds
-        return now < self._deadline
+        return now < self._deadline and not self.worn_out
 
     def drain(self) -> None:
         """Answer the recordings in the queue, for at most `drain_seconds`."""
@@ -106,10 +106,11 @@ class Loop:
     def close(self) -> None:
         """Write the last answers, and settle their recordings: until the end of `drain_seconds`, where the agent is to end."""
         self.chores.stop()
+        self.output.stop()  # first: what others wait for takes no time of it
         self.output.flush(self.go_on)
         deadline = max(time.monotonic() + CLOSE_SECONDS, min(self._deadline, time.monotonic() + self.config.limits.drain_seconds))
         self.settling.close(lambda: time.monotonic() < deadline)
-        self.output.close()
+        self.output.close(deadline)
 
     def step(self, timeout_seconds: float) -> None:
         """Make the changes that wait, answer one recording, if one comes in time, and report progress."""

@@ -10,10 +10,10 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes import Placement
 from edgeloop_contract.drift import MAX_ANSWERS
-from edgeloop_contract.masks import in_picture, label_grid, logits_of, mask_of, run_lengths
+from edgeloop_contract.masks import in_picture, label_grid, logits_of, mask_of, numbers_of, run_lengths
 from edgeloop_contract.tasks import Segmentation
 
-__all__ = ["Mask", "RunLengths", "found_labels", "mask_answers", "mask_feature_names", "mask_features", "scores_in"]
+__all__ = ["Mask", "RunLengths", "found_labels", "mask_answers", "mask_feature_names", "mask_features"]
 
 DIGITS = 4
 
@@ -38,20 +38,26 @@ class Mask(msgspec.Struct, frozen=True):
         return mask_of(self.mask.counts, *self.mask.size)
 
 
-def scores_in(task: Segmentation, outputs: Mapping[str, Array]) -> Array:
-    """One sample's logits (labels, height, width) of its outputs by name."""
-    values = outputs[task.output] if task.output in outputs else next(iter(outputs.values()))
-    return logits_of(task, values)
+def _values(task: Segmentation, outputs: Mapping[str, Array]) -> Array:
+    return outputs[task.output] if task.output in outputs else next(iter(outputs.values()))
+
+
+def _grid(task: Segmentation, outputs: Mapping[str, Array]) -> tuple[Array, Array]:
+    """The label of each cell, and its probability: 1 where the model gives the numbers of labels alone."""
+    if task.scores == "numbers":
+        grid = numbers_of(task, _values(task, outputs))
+        return grid, np.ones(grid.shape, np.float32)
+    return label_grid(logits_of(task, _values(task, outputs)))
 
 
 def found_labels(task: Segmentation, outputs: Mapping[str, Array], height: int, width: int) -> Array:
     """The number of each pixel's label, in pixels of a prepared sample: (height, width) uint8."""
-    return in_picture(label_grid(scores_in(task, outputs))[0], height, width, None)
+    return in_picture(_grid(task, outputs)[0], height, width, None)
 
 
 def mask_answers(task: Segmentation, outputs: Mapping[str, Array], height: int, width: int, place: Placement | None) -> list[Mask]:
     """A mask for each label that is there, largest first. `place`: where the picture lies in the sample; None: it is it."""
-    grid, sure = label_grid(scores_in(task, outputs))
+    grid, sure = _grid(task, outputs)
     pixels = in_picture(grid, height, width, place)
     counts = np.bincount(pixels.reshape(-1), minlength=len(task.labels))[: len(task.labels)]
     found = []
@@ -81,14 +87,16 @@ def mask_features(task: Segmentation, outputs: Mapping[str, Array]) -> tuple[Arr
 
     Of a label that is nowhere, the confidence is how far the nearest cell is from it.
     """
-    scores = scores_in(task, outputs)
-    grid, sure = label_grid(scores)
+    scores = None if task.scores == "numbers" else logits_of(task, _values(task, outputs))
+    grid, sure = _grid(task, outputs) if scores is None else label_grid(scores)
     features = []
     for number in _watched(task):
         there = grid == number
         share = float(there.mean())
         if share:
             confidence = float(sure[there].mean())
+        elif scores is None:
+            confidence = 1.0
         else:
             confidence = 1.0 - float((np.exp(scores[number] - scores.max(0)) * sure).max())
         features += [share, confidence]

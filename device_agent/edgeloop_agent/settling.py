@@ -11,18 +11,23 @@ from edgeloop_agent.sources import Outcome, Recording
 
 __all__ = ["Settling"]
 
-MAX_AT_ONCE, SETTLE_SECONDS = 64, 1.0  # recordings whose answers reach the disk together: flash wears by syncs
+ENOUGH, SETTLE_SECONDS = 64, 1.0  # recordings whose answers reach the disk together: flash wears by syncs
 MAX_UNSETTLED = 1_024
 WAIT_SECONDS = 0.2
 
 
 class Settling:
-    """`sync`: all answers that were written are on the disk; `settle`: tells the source. Both may take long."""
+    """`sync`: all answers that were written are on the disk; `settle`: tells the source. Both may take long.
 
-    def __init__(self, sync: Callable[[], bool], settle: Callable[[Recording, Outcome], None]) -> None:
-        self._sync, self._settle = sync, settle
+    `failed`: is told what one of them raised. Neither ends the thread: recordings would wait for it for ever.
+    """
+
+    def __init__(
+        self, sync: Callable[[], bool], settle: Callable[[Recording, Outcome], None], failed: Callable[[Exception], None]
+    ) -> None:
+        self._sync, self._settle, self._failed = sync, settle, failed
         self._ready: deque[tuple[Recording, Outcome]] = deque()
-        self._unsettled = 0
+        self._unsettled = self._doubtful = 0  # doubtful: of those, how many may have lost lines by a sync that failed
         self._changed, self._stopped = threading.Condition(), False
         self._thread: threading.Thread | None = None
 
@@ -56,12 +61,26 @@ class Settling:
                 while not self._ready:
                     self._changed.wait()
                 due = time.monotonic() + SETTLE_SECONDS
-                while len(self._ready) < MAX_AT_ONCE and not self._stopped and (left := due - time.monotonic()) > 0:
+                while len(self._ready) < ENOUGH and not self._stopped and (left := due - time.monotonic()) > 0:
                     self._changed.wait(left)
-                some = [self._ready.popleft() for _ in range(min(len(self._ready), MAX_AT_ONCE))]
-            safe = not any(outcome == "answered" for _, outcome in some) or self._sync()
-            for recording, outcome in some:
-                self._settle(recording, outcome if safe or outcome != "answered" else "unwritten")
+                some = list(self._ready)  # all: a disk says once that it lost something
+                self._ready.clear()
+            safe = not any(outcome == "answered" for _, outcome in some) or self._synced()
+            for number, (recording, outcome) in enumerate(some):
+                lost = outcome == "answered" and (not safe or number < self._doubtful)
+                try:
+                    self._settle(recording, "unwritten" if lost else outcome)
+                except Exception as error:
+                    self._failed(error)
             with self._changed:
                 self._unsettled -= len(some)
+                # What was written of those that are not ready yet, and of the one that is being answered, went by the same sync.
+                self._doubtful = max(0, self._doubtful - len(some)) if safe else self._unsettled + 1
                 self._changed.notify_all()
+
+    def _synced(self) -> bool:
+        try:
+            return self._sync()
+        except Exception as error:
+            self._failed(error)
+            return False

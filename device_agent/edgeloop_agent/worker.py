@@ -126,12 +126,12 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
         feed.start()
     try:
         loop.run(stop)
+        if observer is not None:
+            observer.stop()
+        if following is not None:
+            following.close()
     finally:
         loop.close()
-    if observer is not None:
-        observer.stop()
-    if following is not None:
-        following.close()
     if server is not None:
         server.shutdown()
     log("info", "worker stops", answered=counts.answered, refused=sum(counts.refused.values()), left=counts.queue)

@@ -81,7 +81,7 @@ def reasons(kernels: KernelCounts, int8: bool, left: int, anyway: int = 0) -> li
     sentences: list[Any] = []
     if left:
         sentences.append(
-            f"layers left in float for accuracy's sake: {left}; a lower floor, or a smaller max_float_layers, leaves fewer"
+            f"layers left in float, because int8 loses too much there: {left}; a lower floor or max_float_layers leaves fewer"
         )
     heavy = {
         op: count

@@ -182,7 +182,7 @@ def test_layers_that_stay_in_float(layer: str, tmp_path: Path) -> None:
     for _, counted in found.values():
         assert sum(n for op, n in counted.floating.items() if op.upper().startswith(HEAVY)) == 1, counted  # it, and no other
         said = kernels.reasons(counted, True, 1)
-        assert said[0].startswith("layers left in float for accuracy's sake: 1;"), said
+        assert said[0].startswith("layers left in float, because int8 loses too much there: 1;"), said
         assert not any("no integer kernel" in reason for reason in said)
         assert "no integer kernel" in kernels.reasons(counted, True, 0)[0]
     assert quantized_graph.left_in_float(graph) == 1

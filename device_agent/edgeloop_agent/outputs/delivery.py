@@ -32,6 +32,7 @@ WAIT_SECONDS = 0.5
 BATCH = 64
 MAX_PENDING = 1_000  # answers in memory; more go to the disk, and of twice as many the oldest are lost
 MAX_PENDING_BYTES = 16 << 20  # of pictures in memory that are not JPEG yet
+MAX_MASKS = 1 << 20  # run lengths of masks in memory
 FIRST_DELAY, MAX_DELAY = 1.0, 60.0
 
 
@@ -55,31 +56,41 @@ class Delivery:
         if self._queue.failed:
             self._keeping.fails(self._queue.failed)
         self._pending: deque[Pending] = deque()
-        self._picture_bytes = self._gone = 0  # gone: those that found no room in memory, and are not counted yet
+        self._picture_bytes = self._runs = self._gone = 0  # gone: those that found no room in memory, and are not counted yet
+        self._lost = False  # some are gone since the last `sync`, because there was no room or the disk failed
+        self._sent: list[Message] = []  # and still in the queue, because the disk did not let them go
         self._changed, self._storing = threading.Condition(), threading.Lock()
         self._in_hand: list[Message] = []  # being sent; `_stored`: they are in the queue too
         self._stored = True
         self._stop, self._failures, self._next_try, self._failing = False, 0, 0.0, ""
         self._new_manifest: Manifest | None = None
         self._thread = threading.Thread(target=self._run, name="output", daemon=True)
-        self._storer = Errand("output store", self.sync)
+        self._storer = Errand("output store", self._store_soon)
         counts.outputs_waiting[sender.where] = self._queue.count
 
     def start(self) -> None:
         self._thread.start()
 
-    def put(self, line: AnswerLine, picture: Array | None) -> None:
-        """Waits neither for the other side nor for the disk. `picture`: that nobody changes any more."""
+    def put(self, line: AnswerLine, picture: Array | None, go_on: Callable[[], bool] | None = None) -> None:
+        """Waits neither for the other side nor for the disk. `picture`: that nobody changes any more.
+
+        Where too many wait already, the oldest go, unless `go_on` says to wait for room.
+        """
         with self._changed:
-            full = len(self._pending) >= MAX_PENDING
-            if len(self._pending) >= 2 * MAX_PENDING:
+            full = len(self._pending) >= MAX_PENDING or self._runs >= MAX_MASKS // 2
+            while self._is_full() and go_on is not None and go_on():
+                self._storer.ask()
+                self._changed.wait(WAIT_SECONDS)
+            if self._is_full():
                 oldest = self._pending.popleft()
                 self._picture_bytes -= 0 if oldest.picture is None else oldest.picture.nbytes
+                self._runs -= _runs(oldest.line)
                 self._gone += 1
             if picture is not None and self._picture_bytes + picture.nbytes > MAX_PENDING_BYTES:
                 self._counts.dropped["picture"] += 1
                 picture = None
             self._picture_bytes += 0 if picture is None else picture.nbytes
+            self._runs += _runs(line)
             self._pending.append(Pending(line, picture))
             self._changed.notify()
         if full:  # the other side holds the thread up for minutes
@@ -91,11 +102,20 @@ class Delivery:
             self._changed.notify()
 
     def sync(self) -> bool:
-        """Everything that was put is delivered or on the disk; False if that failed."""
+        """Everything that was put is delivered or on the disk; False where some were lost since the last time."""
         with self._storing:
-            held = [] if self._stored else self._in_hand
-            self._stored = True
-            return self._keep([*held, *self._messages(2 * MAX_PENDING)])
+            self._store()
+            lost, self._lost = self._lost, False
+            return not lost
+
+    def _store_soon(self) -> None:
+        with self._storing:
+            self._store()
+
+    def _store(self) -> None:
+        held = [] if self._stored else self._in_hand
+        self._stored = True
+        self._keep([*held, *self._messages(2 * MAX_PENDING)])
 
     def stop(self) -> None:
         """Send no more, and keep what is not delivered on the disk for the next start. Does not wait for the network."""
@@ -116,6 +136,9 @@ class Delivery:
             except StorageError as error:  # what is in the queue stays there
                 self._note(str(error))
                 time.sleep(WAIT_SECONDS)
+            except Exception as error:  # a fault of our own stops no other answer
+                self._note(f"{type(error).__name__}: {error}")
+                time.sleep(WAIT_SECONDS)
 
     def _step(self) -> None:
         with self._changed:
@@ -131,6 +154,7 @@ class Delivery:
             due = self._clock() >= self._next_try
             if self._queue.count or not due:
                 self._keep(batch)
+                self._forget(self._sent)  # nothing is sent again, though the disk kept it
                 batch = self._queue.first(BATCH) if due and self._queue.count else []
                 self._stored = True
             self._in_hand = batch
@@ -143,11 +167,21 @@ class Delivery:
         with self._storing:
             self._in_hand = []
             if self._stored:
-                self._queue.remove(batch[: done.count])
-                self._counts.outputs_waiting[self._sender.where] = self._queue.count
+                self._forget(batch[: done.count])
             else:
                 self._keep(batch[done.count :])
         self._settle(done)
+
+    def _forget(self, sent: list[Message]) -> None:
+        """Take what was delivered out of the queue. Raises StorageError, and tries again before anything else is sent."""
+        self._sent = sent
+        if sent:
+            self._queue.remove(sent)
+            self._counts.outputs_waiting[self._sender.where] = self._queue.count
+        self._sent = []
+
+    def _is_full(self) -> bool:
+        return len(self._pending) >= 2 * MAX_PENDING or (bool(self._pending) and self._runs >= MAX_MASKS)
 
     def _settle(self, done: Delivered) -> None:
         if done.refused:
@@ -179,8 +213,11 @@ class Delivery:
         with self._changed:
             taken = [self._pending.popleft() for _ in range(min(most, len(self._pending)))]
             self._picture_bytes -= sum(p.picture.nbytes for p in taken if p.picture is not None)
+            self._runs -= sum(_runs(p.line) for p in taken)
             gone, self._gone = self._gone, 0
+            self._changed.notify_all()
         if gone:
+            self._lost = True
             self._counts.dropped["output"] += gone
             why = "the disk is too slow for an output: the oldest answers are lost"
             self._log("warning", why, where=self._sender.where, count=gone)
@@ -197,19 +234,24 @@ class Delivery:
             self._log("error", "an answer is not sent", where=self._sender.where, why=error)
             return None
 
-    def _keep(self, messages: list[Message]) -> bool:
+    def _keep(self, messages: list[Message]) -> None:
         if not messages:
-            return True
+            return
         try:
             gone = self._queue.put(messages)
         except StorageError as error:
+            self._lost = True
             self._counts.dropped["output"] += len(messages)
             self._keeping.fails(error)
-            return False
+            return
         self._keeping.works()
         self._tell_damage()
         if gone:
             self._counts.dropped["output"] += gone
             self._log("warning", "queue of an output is full: the oldest answers are lost", where=self._sender.where, count=gone)
         self._counts.outputs_waiting[self._sender.where] = self._queue.count
-        return True
+
+
+def _runs(line: AnswerLine) -> int:
+    """Of its masks: other fields are small."""
+    return sum(len(mask.mask.counts) for mask in line.masks or ())

@@ -28,8 +28,6 @@ from edgeloop_contract.tasks import Regression, Tensors, names_of
 if TYPE_CHECKING:
     from edgeloop_agent.outputs.delivery import Delivery
 
-CLOSE_SECONDS = 1.0  # for what is being sent at the end
-
 __all__ = ["Outputs", "device_name", "unknown_labels"]
 
 
@@ -75,13 +73,13 @@ class Outputs:
     ) -> None:  # fmt: skip
         """`recording`: theirs, for outputs with pictures. `last`: no more lines of it come. `go_on`: as `LineOutput.put`."""
         now = time.monotonic()
-        for rules, output in self._lines:
-            output.put([kept for line in lines if (kept := rules.chosen(line, now)) is not None], ticket, last, go_on)
-        for rules, wants_picture, delivery in self._sent:
+        for rules, wants_picture, delivery in self._sent:  # first: the lines may end the ticket
             for line in lines:
                 kept = rules.chosen(line, now) if line.refused is None else None
                 if kept is not None:
-                    delivery.put(kept, _picture(recording) if wants_picture else None)
+                    delivery.put(kept, _picture(recording) if wants_picture else None, go_on)
+        for rules, output in self._lines:
+            output.put([kept for line in lines if (kept := rules.chosen(line, now)) is not None], ticket, last, go_on)
         if ticket is not None and last and not self._lines:
             ticket.ended()
 
@@ -100,14 +98,15 @@ class Outputs:
         for _, output in self._lines:
             output.flush(go_on)
 
-    def close(self) -> None:
-        """All of them keep what waits first: one that is away costs the others nothing."""
-        deadline = time.monotonic() + CLOSE_SECONDS
-        for _, output in self._lines:
-            output.close(deadline)
+    def stop(self) -> None:
+        """Send no more: all of them keep what waits. One that is away costs the others nothing."""
         for _, _, delivery in self._sent:
             delivery.stop()
-        deadline = time.monotonic() + CLOSE_SECONDS
+
+    def close(self, deadline: float) -> None:
+        """After `stop`. `deadline`: of `time.monotonic`, for lines to be taken, and what is being sent to arrive."""
+        for _, output in self._lines:
+            output.close(deadline)
         for _, _, delivery in self._sent:
             delivery.close(deadline)
 

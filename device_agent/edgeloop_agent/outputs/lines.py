@@ -25,6 +25,7 @@ from edgeloop_agent.outputs.ticket import Ticket
 from edgeloop_contract.files import remedy_of
 
 MAX_WAITING_BYTES = 16 << 20  # of lines that a disk or a reader did not take yet
+PART_BYTES = 1_024  # what one recording's lines take besides themselves, in memory
 WAIT_SECONDS = 0.2
 STDOUT = 1
 
@@ -36,6 +37,10 @@ class _Part(NamedTuple):
     lines: int
     ticket: Ticket | None
     last: bool
+
+    @property
+    def size(self) -> int:
+        return len(self.data) + PART_BYTES
 
 
 class LineOutput:
@@ -70,7 +75,7 @@ class LineOutput:
             if not self._waiting:
                 self._behind.works()
             self._waiting.append(part)
-            self._bytes += len(part.data)
+            self._bytes += part.size
             self._parts += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="lines", daemon=True)
@@ -123,14 +128,14 @@ class LineOutput:
             return b""
 
     def _is_full(self, more: _Part) -> bool:
-        return bool(self._bytes) and self._bytes + len(more.data) > MAX_WAITING_BYTES
+        return bool(self._bytes) and self._bytes + more.size > MAX_WAITING_BYTES
 
     def _drop(self, part: _Part) -> None:
         self._behind.fails(f"{MAX_WAITING_BYTES >> 20} MiB wait for a disk or a reader that does not take them; the oldest go")
         self._lose(part)
 
     def _lose(self, part: _Part) -> None:
-        self._bytes -= len(part.data)
+        self._bytes -= part.size
         self._parts -= 1
         self._counts.dropped["output"] += part.lines
         if part.ticket is not None:
@@ -163,11 +168,14 @@ class LineOutput:
                         with self._using_file:
                             self._to_file(self._path, part.data)
                     self._writing.works()
-            except OSError as error:
+            except Exception as error:  # a disk's, or a fault of our own: the next lines are written
                 self._fail(part.lines, part.ticket, error)
-            self._end(part)
+            try:
+                self._end(part)
+            except Exception as error:
+                self._writing.fails(error)
             with self._changed:
-                self._bytes -= len(part.data)
+                self._bytes -= part.size
                 self._parts -= 1
                 self._changed.notify_all()
 

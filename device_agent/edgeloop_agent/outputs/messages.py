@@ -65,7 +65,7 @@ class Speaker:
 
 
 def as_jpeg(values: Array | None) -> bytes:
-    """A picture (H, W), (H, W, 1) or (H, W, 3) of uint8 as JPEG; b"" for anything else, or without Pillow."""
+    """A picture (H, W), (H, W, 1) or (H, W, 3) of uint8 as JPEG; b"" for anything else, or too large, or without Pillow."""
     if values is None or str(values.dtype) != "uint8" or values.ndim not in (2, 3) or values.shape[2:] not in ((), (1,), (3,)):
         return b""
     try:
@@ -73,5 +73,8 @@ def as_jpeg(values: Array | None) -> bytes:
     except ImportError:
         return b""
     out = io.BytesIO()
-    Image.fromarray(values[..., 0] if values.shape[2:] == (1,) else values).save(out, "JPEG", quality=JPEG_QUALITY)
+    try:
+        Image.fromarray(values[..., 0] if values.shape[2:] == (1,) else values).save(out, "JPEG", quality=JPEG_QUALITY)
+    except (OSError, ValueError):  # sides of more than 65,500 pixels, or of none
+        return b""
     return out.getvalue()
