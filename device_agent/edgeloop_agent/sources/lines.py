@@ -179,7 +179,10 @@ def _number(cell: str) -> float:
 
 
 def _point(text: str) -> tuple[float | None, list[float]]:
-    """One point of a series. Raises DataError for what is no number in it, and ValueError or OverflowError where the line is something else."""
+    """One point of a series. Raises DataError for what is no number in it.
+
+    Raises ValueError or OverflowError where the line is something else.
+    """
     if text[0] not in "{[":
         cells = text.split(",") if "," in text else SEPARATOR.split(text)
         return None, [_number(cell) for cell in cells]
