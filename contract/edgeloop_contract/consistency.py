@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from edgeloop_contract.arrays import DTYPES
 from edgeloop_contract.boxes import Distances, Final, Priors, Rows, outputs_of, placement, places_of
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import SCORES, Anomaly, Classification, Detection, Manifest, Regression, TensorSpec, Variant
@@ -19,6 +20,7 @@ from edgeloop_contract.tasks import Keypoints, Segmentation, Tensors, names_of
 __all__ = ["outputs", "problems"]
 
 MAX_VALUES = 1 << 28  # of one tensor
+MAX_ZERO_POINT = 1 << 32  # of quantized values: no type of theirs is wider
 MAX_TENSORS = 64  # inputs, outputs or states of one file
 
 
@@ -127,16 +129,25 @@ def _detection(manifest: Manifest, task: Detection) -> Iterator[str]:
                 yield f"boxes need the output {name!r}, which variant {variant.name} does not give"
             elif places is not None:
                 last = not isinstance(layout, Distances) or layout.channels == "last"
-                found = shapes[name][1:] if len(shapes[name]) == 3 and shapes[name][0] == 1 else shapes[name]
+                found = _of_one(shapes[name])
                 if len(found) != 2 or found[0 if last else 1] != places:
                     size = f"{manifest.sample.shape[0]} × {manifest.sample.shape[1]} pixels"
                     what = f"variant {variant.name} gives {name or 'an output'} of shape {shapes[name]}"
                     yield f"{what}; the layout {_tag(layout)} makes {places} rows of {size}"
+                elif (values := found[1 if last else 0]) != (each := _box_values(layout, name) or values):
+                    yield f"variant {variant.name} gives boxes of {values} values; the layout {_tag(layout)} has {each}"
         if isinstance(layout, Distances | Priors) and layout.scores != layout.boxes and len(shapes.get(layout.scores, ())) == 2:
             last = not isinstance(layout, Distances) or layout.channels == "last"
             labels = shapes[layout.scores][1 if last else 0] - (isinstance(layout, Priors) and layout.background)
             if labels != len(task.labels):
                 yield f"variant {variant.name} gives scores of {labels} labels, the task has {len(task.labels)}"
+
+
+def _box_values(layout: object, name: str) -> int | None:
+    """How many values a box has in this output; None where it is not of boxes alone."""
+    if not isinstance(layout, Distances | Priors) or name != layout.boxes or layout.boxes == layout.scores:
+        return None
+    return 4 * max(1, layout.bins) if isinstance(layout, Distances) else 4
 
 
 def _points(manifest: Manifest, task: Keypoints) -> Iterator[str]:
@@ -153,12 +164,19 @@ def _points(manifest: Manifest, task: Keypoints) -> Iterator[str]:
                 yield f"variant {variant.name} gives rows of {found[1 if last else 0]} values; box, scores and points are {least}"
         return
     places = places_of(layout, *manifest.sample.shape[:2]) if len(manifest.sample.shape) == 3 else 0
+    needed = [places or 0, 3 * len(task.points)]
+    needed = needed if isinstance(layout, Distances) and layout.channels == "last" else needed[::-1]
     for variant in manifest.variants:
         named = next((spec.shape for spec in variant.outputs if spec.name == task.points_output), None)
-        if named is None or math.prod(named) != (places or 0) * 3 * len(task.points):
+        if named is None or _of_one(named) != needed:
             given = "does not give" if named is None else f"gives with shape {named}"
-            needed = f"{places} cells of {len(task.points)} points are needed"
-            yield f"points need the output {task.points_output!r}, which variant {variant.name} {given}; {needed}"
+            why = f"{places} cells of {len(task.points)} points are needed, as {needed}"
+            yield f"points need the output {task.points_output!r}, which variant {variant.name} {given}; {why}"
+
+
+def _of_one(shape: list[int]) -> list[int]:
+    """The shape of one sample's rows: a leading 1 of an output without a batch dimension says nothing."""
+    return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
 
 
 def _tag(layout: object) -> str:
@@ -241,6 +259,8 @@ def _tensors(variant: Variant) -> Iterator[str]:
             yield from _tensor(f"variant {variant.name}'s {side}{f' {spec.name}' if len(specs) > 1 else ''}", spec)
             if spec.constant is not None and (side == "output" or len(spec.constant) != math.prod(spec.shape)):
                 yield f"variant {variant.name}'s {side} {spec.name} has a constant that does not fill it"
+            if (odd := _outside(spec.constant or [], spec.dtype)) is not None:
+                yield f"variant {variant.name}'s {side} {spec.name or spec.tensor} has a constant {odd:g}, which no {spec.dtype} is"
     inputs, outputs = [s.input for s in variant.states], [s.output for s in variant.states]
     yield from _twice(f"states of {variant.name}", [*inputs, *(spec.tensor for spec in variant.inputs if variant.states)])
     yield from _twice(f"states of {variant.name}", outputs)
@@ -251,6 +271,18 @@ def _tensors(variant: Variant) -> Iterator[str]:
         yield from _tensor(f"variant {variant.name}'s state {state.input}", TensorSpec(dtype=state.dtype, shape=state.shape))
         if not state.input or not state.output:
             yield f"variant {variant.name} has a state without its pair: an input and an output tensor are needed"
+        if (odd := _outside([state.initial], state.dtype)) is not None:
+            yield f"variant {variant.name}'s state {state.input} begins as {odd:g}, which no {state.dtype} is"
+
+
+def _outside(values: list[float], dtype: str) -> float | None:
+    """The first of `values` that this type cannot hold: it would be another number on the device, or an error."""
+    kind = DTYPES[dtype]
+    if kind.kind == "f":
+        most = float(np.finfo(kind).max)
+        return next((value for value in values if not abs(value) <= most), None)
+    least, most = (0, 1) if kind.kind == "b" else (int(np.iinfo(kind).min), int(np.iinfo(kind).max))
+    return next((value for value in values if not (value.is_integer() and least <= value <= most)), None)
 
 
 def _twice(what: str, names: list[str]) -> Iterator[str]:
@@ -263,3 +295,5 @@ def _tensor(what: str, spec: TensorSpec) -> Iterator[str]:
         yield f"{what} has shape {spec.shape}, which no tensor has"
     if spec.quantization is not None and not 0 < spec.quantization.scale < math.inf:
         yield f"{what} has a scale of {spec.quantization.scale:g}"
+    if spec.quantization is not None and abs(spec.quantization.zero_point) > MAX_ZERO_POINT:
+        yield f"{what} has a zero point beyond ±{MAX_ZERO_POINT}"

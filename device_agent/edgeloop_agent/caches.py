@@ -119,7 +119,8 @@ class GraphCache(msgspec.Struct):
             return None
         digest, graph = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         if hashlib.sha256(graph).digest() != digest:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # on a read-only card it stays, and counts as a miss again
+                path.unlink(missing_ok=True)
             self.counts.misses += 1
             return None
         self.counts.hits += 1
@@ -140,7 +141,8 @@ class GraphCache(msgspec.Struct):
 
     def drop(self, *parts: str) -> None:
         """Delete a graph that the runtime refused; the hit becomes a miss."""
-        self._file(*parts).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only card costs the cache, not the model
+            self._file(*parts).unlink(missing_ok=True)
         self.counts.hits -= 1
         self.counts.misses += 1
 

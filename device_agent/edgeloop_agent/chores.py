@@ -1,4 +1,6 @@
-"""What is not answering: updates, engines, heat, memory. By a thread of its own, as each of them may wait for a disk.
+"""What is not answering: updates, engines, heat, memory. By threads of its own, as each of them may wait for a disk.
+
+Heat and memory have one for themselves: while another model loads, they are looked at too.
 
 What they change is changed by the inference loop, between two recordings.
 """
@@ -6,6 +8,8 @@ What they change is changed by the inference loop, between two recordings.
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgeloop_agent import thermal
@@ -14,7 +18,7 @@ from edgeloop_agent.logs import Log, Recurring
 from edgeloop_agent.metrics import Counts, resident_bytes
 from edgeloop_agent.models import Models
 from edgeloop_agent.sensors import Sensor
-from edgeloop_contract.errors import EdgeloopError
+from edgeloop_contract.errors import DeviceError, EdgeloopError
 
 if TYPE_CHECKING:
     from edgeloop_agent.engine_builds import EngineBuilds
@@ -36,44 +40,54 @@ class Chores:
         self.config, self.models, self.sensor, self.counts, self.log = config, models, sensor, counts, log
         self.watch, self.builds = watch, builds
         self.memory_full = self._memory_unknown = False
-        self.failure: Exception | None = None  # a fault of our own: the worker ends
+        self._fault: Exception | None = None
+        self._wanted = self._tried = config.runtime.variant  # by heat
         self._watching = Recurring(log, "updates cannot go on", "updates go on")
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="chores", daemon=True)
+        looks = config.thermal.poll_seconds
+        self._threads = [
+            threading.Thread(target=self._run, args=(self.tick, min(TICK_SECONDS, looks)), name="chores", daemon=True),
+            threading.Thread(target=self._run, args=(self.look, looks), name="looks", daemon=True),
+        ]
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the worker is to end: a fault of our own, or a load of a model that takes longer than a whole start may."""
+        began, seconds = self.models.change_began, self.config.limits.start_seconds
+        if self._fault is None and began is not None and time.monotonic() - began > seconds:
+            self._fault = DeviceError(f"another model did not load within start_seconds ({seconds:g}): updates would wait for ever")
+        return self._fault
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """Begin nothing more, and end the processes that were begun. A disk that hangs is not waited for."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(STOP_SECONDS)
+        deadline = time.monotonic() + STOP_SECONDS
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
         for running in (self.watch, self.builds):
             if running is not None:
                 running.stop()
 
-    def _run(self) -> None:
-        between_looks = self.config.thermal.poll_seconds
-        since = between_looks
+    def _run(self, do: Callable[[], object], pause_seconds: float) -> None:
         try:
             while not self._stop.is_set():
-                self.tick()
-                if since >= between_looks:
-                    self.look()
-                    since = 0.0
-                pause = min(TICK_SECONDS, between_looks)
-                since += pause
-                self._stop.wait(pause)
+                do()
+                self._stop.wait(pause_seconds)
         except Exception as error:
-            self.failure = error
+            self._fault = error
 
     def tick(self) -> None:
         """Let updates and engines go on. What they lack, such as files to open, stops nothing else."""
+        self._follow_heat()
         try:
             if self.builds is not None:
                 self.builds.tick()
-            if self.watch is not None:
+            if self.watch is not None and not self._stop.is_set():
                 self.watch.tick()
             self._watching.works()
         except OSError as error:
@@ -93,11 +107,18 @@ class Chores:
         self.log("warning" if state != "cool" else "info", "thermal state", state=state, celsius=reading.celsius)
         self.counts.thermal = state
         if policy.hot_variant:
-            wanted = policy.hot_variant if state == "hot" else self.config.runtime.variant
-            try:
-                self.models.use_variant(wanted)
-            except EdgeloopError as error:
-                self.log("error", "hot_variant cannot be used", variant=wanted, why=error)
+            self._wanted = policy.hot_variant if state == "hot" else self.config.runtime.variant
+
+    def _follow_heat(self) -> None:
+        """Load the variant that heat wants: with the other changes of models, one after the other."""
+        wanted = self._wanted
+        if wanted == self._tried:
+            return
+        self._tried = wanted
+        try:
+            self.models.use_variant(wanted)
+        except EdgeloopError as error:
+            self.log("error", "hot_variant cannot be used", variant=wanted, why=error)
 
     def _memory(self) -> None:
         ceiling, resident = self.config.limits.memory_bytes, resident_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -48,27 +49,37 @@ class EngineBuilds:
         self._process: subprocess.Popen[bytes] | None = None
         self._name, self._path, self._began = "", Path(), 0.0
         self._loading: _Loading | None = None
+        self._stopped, self._lock = threading.Event(), threading.Lock()
         self._files = models.engine_files = EngineFiles(models.state, models.graphs, built_by())
         if before := self._files.discard_others():
             log("warning", "engines are thrown away, and built again", why=f"{before} built them; here is {self._files.built_by}")
 
     def tick(self) -> None:
-        if self._loading is not None:
-            if self._loading.done.is_set():
-                self._change(self._loading)
-        elif self._process is not None:
-            self._look(self._process)
+        loading, process = self._loading, self._process  # `stop` may come from another thread meanwhile
+        if self._stopped.is_set():
+            return
+        if loading is not None:
+            if loading.done.is_set():
+                self._change(loading)
+        elif process is not None:
+            self._look(process)
         elif self._models.unbuilt:
             self._name, self._path = next(iter(self._models.unbuilt.items()))
             self._start()
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
+        """End what was begun, and begin nothing more. What was ended is noted once, however often this is called."""
+        self._stopped.set()
+        with self._lock:
+            process, self._process, loading, self._loading = self._process, None, self._loading, None
+        if process is not None and process.poll() in (None, -signal.SIGKILL):  # TIED: it ends with the thread that began it too
+            process.terminate()
             try:
-                self._process.wait(STOP_SECONDS)
+                process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                process.kill()
+            self._note(self._files.stopped)
+        if loading is not None and not loading.done.is_set():
             self._note(self._files.stopped)
 
     def _note(self, what: Callable[[Bundle, Sequence[str], str], None]) -> None:
@@ -95,19 +106,24 @@ class EngineBuilds:
         build = [sys.executable, "-m", "edgeloop_agent.updates.engine_build", str(self._config_path), str(self._path)]
         words = [sys.executable, "-IS", "-c", TIED, *build]
         try:
-            self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         except OSError as error:
             self._give_up(f"the builder cannot be started: {error}")
             return
         self._note(partial(self._files.begin, step="build"))
+        self._process = process
         self._began, self._models.building = time.monotonic(), self._name
         running = {m.name: m.runtime for m in self._models.loaded()}.get(self._name, "")
         self._log("info", "engines are built beside", model=self._name, meanwhile=running)
+        if self._stopped.is_set():  # while it was begun
+            self.stop()
 
     def _look(self, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is None:
             if time.monotonic() - self._began > BUILD_SECONDS:
                 process.kill()
+            return
+        if self._stopped.is_set():
             return
         assert process.stdout is not None
         with process.stdout:

@@ -101,9 +101,9 @@ class EngineFiles:
         self._write(bundle, providers, variant, _Tries(self.built_by, tries.count + 1, step))
 
     def stopped(self, bundle: Bundle, providers: Sequence[str], variant: str) -> None:
-        """It was stopped by request, and says nothing of the engines."""
+        """It was stopped by request, and says nothing of the engines: one that was loading them did not spoil them."""
         tries = self._tries(bundle, providers, variant)
-        self._write(bundle, providers, variant, msgspec.structs.replace(tries, count=max(0, tries.count - 1)))
+        self._write(bundle, providers, variant, msgspec.structs.replace(tries, count=max(0, tries.count - 1), step="build"))
 
     def ended_well(self, bundle: Bundle, providers: Sequence[str], variant: str) -> None:
         with contextlib.suppress(OSError):

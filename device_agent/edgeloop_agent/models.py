@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +63,7 @@ class Models:
         self.engine_files: EngineFiles | None = None  # where `builds_beside`, in a worker
         self.unbuilt: dict[str, Path] = {}  # models that answer so, with their bundles
         self.building = ""  # the model whose engines are built now
+        self.change_began: float | None = None  # when the load of a model in another's place began, that is not done yet
         self.never_built: set[Path] = set()  # bundles whose engines could not be built since the start
         for path in map(Path, config.bundles):
             try:
@@ -135,7 +138,8 @@ class Models:
             return
         was, self.variant = self.variant, variant
         try:
-            model = self._load(self.first)
+            with self._changing():
+                model = self._load(self.first)
         except EdgeloopError:
             self.variant = was
             raise
@@ -148,7 +152,8 @@ class Models:
 
         `sha256`: what the file must be. `check`: whether the models then fit together. Raises EdgeloopError.
         """
-        model = self._loaded(path)
+        with self._changing():
+            model = self._loaded(path)
         if sha256 and model.sha256 != sha256:
             raise BundleError(f"{path}: is not the bundle that was staged")
         if model.name != name:
@@ -161,6 +166,14 @@ class Models:
             self.pool.put(name, model)
 
         self.between(install)
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        self.change_began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.change_began = None
 
     def load_built(self, name: str, path: Path) -> Model:
         """Load a model whose engines are built now; `pool.put` makes it answer. Raises EdgeloopError."""

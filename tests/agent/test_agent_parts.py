@@ -63,6 +63,7 @@ def test_a_hot_board_gets_the_smaller_variant_until_it_has_cooled(tmp_path: Path
     for celsius in (40, 90, 81, 78, 60):
         loop.chores.sensor.celsius = celsius  # type: ignore[attr-defined]
         loop.chores.look()
+        loop.chores.tick()
         seen.append((loop.counts.thermal, loop.models.get(loop.models.first).choice.variant))
     assert seen == [
         ("cool", "onnx-int8"), ("hot", "tflite-int8"), ("hot", "tflite-int8"), ("warm", "onnx-int8"), ("cool", "onnx-int8"),

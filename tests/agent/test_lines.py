@@ -59,6 +59,21 @@ def test_a_spoiled_line_in_the_series_costs_itself(spoiled: str, tmp_path: Path)
     assert len(refused) == 3 and np.array_equal(np.concatenate(found), [[float(c) for c in line.split(",")] for line in GOOD])
 
 
+@pytest.mark.parametrize("time", ["9" * 400, "-" + "9" * 400, "1e999", "NaN", "true", '"1"', "[1]", "9" * 5000])
+def test_a_time_that_is_none_costs_its_line(time: str, tmp_path: Path) -> None:
+    lines = [f'{{"t": {i}, "values": [{i}, 1]}}' for i in range(20)]
+    found, refused = of([*lines[:5], f'{{"t": {time}, "values": [7, 7]}}', *lines[5:]], tmp_path)
+    assert np.array_equal(np.concatenate(found), [[i, 1] for i in range(20)])
+    assert len(refused) == 1 and ("and no time; send seconds as a number" in refused[0] or "not JSON" in refused[0])
+
+
+@pytest.mark.parametrize("values", ["[" + "9" * 400 + "]", "[true, 1]", "[[1], 2]", '["1"]', "[{}]"])
+def test_values_that_are_none_cost_their_line(values: str, tmp_path: Path) -> None:
+    lines = [f'{{"t": {i}, "values": [{i}, 1]}}' for i in range(20)]
+    found, refused = of([*lines[:5], f'{{"t": 5, "values": {values}}}', *lines[5:]], tmp_path)
+    assert np.array_equal(np.concatenate([v for v in found if v.ndim == 2]), [[i, 1] for i in range(20)]) and len(refused) == 1
+
+
 def test_another_firmware_sends_more_columns(tmp_path: Path) -> None:
     wide = [f"{line},1.5" for line in GOOD]
     found, refused = of([*GOOD[:55], *wide, *GOOD], tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,21 @@ def test_engines_have_a_bound_and_the_longest_unused_goes_first(tmp_path: Path) 
         os.utime(cache.engines / name, (1e9 - age, 1e9 - age))
     cache.trim_engines()
     assert sorted(path.name for path in cache.engines.iterdir()) == ["new", "older"]
+
+
+def test_a_damaged_graph_on_a_read_only_card_counts_as_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = GraphCache(tmp_path, 1000)
+    cache.put(b"graph", "a")
+    (kept,) = tmp_path.iterdir()
+    kept.write_bytes(bytes(40))
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert cache.get("a") is None and cache.counts.misses == 1
+    cache.drop("a")
+    assert kept.exists()
 
 
 def test_engines_are_kept_nowhere_without_a_place(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import termios
 from collections import deque
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from edgeloop_agent.sources.files import MAX_LINE_CHARACTERS
 from edgeloop_agent.sources.json_records import json_record
 from edgeloop_agent.sources.texts import text_of_line
 from edgeloop_agent.sources.width_filter import Line, WidthFilter
+from edgeloop_contract.errors import DataError
 
 SEPARATOR = re.compile(r"[;\s]\s*")  # between numbers without commas
 FIRST_LINE = "the first line of a serial port: it may be incomplete"
@@ -68,6 +70,9 @@ class LineSource:
     def _parsed(self, text: str, name: str) -> Iterator[Recording]:
         try:
             time, values = _point(text)
+        except DataError as error:
+            yield Recording(name, None, str(error))
+            return
         except (ValueError, OverflowError):
             plain = text[0] not in "{["
             yield Recording(name, None, f"not JSON, nor numbers: {text[:80]!r}") if plain else json_record(text, name)
@@ -174,7 +179,10 @@ def _number(cell: str) -> float:
 
 
 def _point(text: str) -> tuple[float | None, list[float]]:
-    """One point of a series. Raises ValueError where the line is something else."""
+    """One point of a series. Raises DataError for what is no number in it.
+
+    Raises ValueError or OverflowError where the line is something else.
+    """
     if text[0] not in "{[":
         cells = text.split(",") if "," in text else SEPARATOR.split(text)
         return None, [_number(cell) for cell in cells]
@@ -184,8 +192,17 @@ def _point(text: str) -> tuple[float | None, list[float]]:
         raise ValueError("nested too deeply") from None
     time = point.get("t") if isinstance(point, dict) else None
     values = point.get("values") if isinstance(point, dict) else point
-    if not isinstance(values, list) or not values or any(isinstance(v, list | dict | str | bool) for v in values):
+    if not isinstance(values, list) or not values or any(isinstance(v, list | dict | str) for v in values):
         raise ValueError("not one point")
-    if time is not None and (isinstance(time, bool) or not isinstance(time, int | float)):
-        raise ValueError("a time that is not a number")
-    return time, [float("nan") if v is None else float(v) for v in values]
+    if any(isinstance(v, bool) for v in values):  # numpy would read 1 and 0
+        raise DataError(f"true or false among the numbers: {text[:80]!r}")
+    return _time(time), [float("nan") if v is None else float(v) for v in values]
+
+
+def _time(given: object) -> float | None:
+    """Seconds. Raises DataError for what is no time: the whole recording would fail by it."""
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or not abs(given) <= sys.float_info.max:
+        raise DataError(f'"t" is {str(given)[:40]!r}, and no time; send seconds as a number')
+    return float(given)

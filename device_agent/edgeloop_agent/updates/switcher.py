@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -56,6 +57,7 @@ class UpdateWatcher:
         self.next_cycle = time.monotonic() + random.random() * min(self.settings.poll_seconds, 30)
         self.updater: subprocess.Popen[bytes] | None = None
         self.updater_started = 0.0
+        self._stopped = Event()
         self.last_result, self.last_line = "", ""
         self.trials = self._trials(config)
         self.config_file = Path(os.environ.get(ROLLED_OUT) or config_path)
@@ -89,24 +91,30 @@ class UpdateWatcher:
         return switched[0]
 
     def stop(self) -> None:
-        if self.updater is not None:
-            self.updater.terminate()
+        """End the updater, and start none any more; called again, it does nothing. `tick` may run in another thread meanwhile."""
+        self._stopped.set()
+        updater, self.updater = self.updater, None
+        if updater is not None:
+            updater.terminate()
             try:
-                self.updater.wait(STOP_SECONDS)
+                updater.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:  # it waits for a slow disk: what it does may be cut off at any point
-                self.updater.kill()
+                updater.kill()
 
     def _poll_updater(self) -> None:
-        now = time.monotonic()
-        if self.updater is None:
+        now, updater = time.monotonic(), self.updater
+        if self._stopped.is_set():
+            return
+        if updater is None:
             if now >= self.next_cycle:
                 self._start_updater(now)
             return
-        if self.updater.poll() is None:
+        if updater.poll() is None:
             if now - self.updater_started > MAX_CYCLE_SECONDS:
-                self.updater.kill()
+                updater.kill()
             return
-        result, self.updater = _result_of(self.updater), None
+        self.updater = None
+        result = _result_of(updater)
         self.failures = self.failures + 1 if result.level else 0
         wait = self.settings.poll_seconds * min(2 ** max(self.failures - 1, 0), LONGEST_WAIT)
         self.next_cycle = now + wait * random.uniform(1 - SPREAD, 1 + SPREAD)
@@ -162,11 +170,15 @@ class UpdateWatcher:
         )
         words = [sys.executable, "-m", "edgeloop_agent.updates", str(self.config_path)]
         try:
-            self.updater = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            if self._stopped.is_set():
+                return
+            self.updater = updater = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             self.updater_started = now
-            assert self.updater.stdin is not None
-            self.updater.stdin.write(msgspec.json.encode(request))
-            self.updater.stdin.close()
+            if self._stopped.is_set():  # while it was started
+                self.stop()
+            assert updater.stdin is not None
+            with updater.stdin:
+                updater.stdin.write(msgspec.json.encode(request))
         except OSError as error:
             self.log("warning", "updates", result=f"the updater cannot be started: {error}")
             self.next_cycle = now + self.settings.poll_seconds
