@@ -100,6 +100,16 @@ def test_sound_versions_are_stopped_no_more_often_than_by_alpha() -> None:
     assert all(n <= 9 for n in breached.values()), breached  # 30 × 0.1 is 3; ten or more come once in a thousand times
 
 
+@pytest.mark.parametrize(("old_us", "new_us", "breached"), [(20.0, 90.0, False), (20.0, 200.0, True), (2000.0, 5000.0, True)])
+def test_microseconds_of_a_small_model_are_no_slowness(old_us: float, new_us: float, breached: bool) -> None:
+    sides = [
+        {f"{name}{i}": DeviceEvidence(hours=5, latency_us_p95=60 * us, latency_reports=60, worked=True) for i in range(count)}
+        for name, us, count in (("new", new_us, 8), ("old", old_us, 8))
+    ]
+    told = verdicts(*sides)["p95 latency"]
+    assert bool(told.breached) is breached and "or 100 µs more, is tolerated" in told.text
+
+
 def test_counts_without_a_sum_are_no_report() -> None:
     nothing = {"a": DeviceEvidence(hours=1, labels=Counter(walk=0), worked=True)}
     assert verdicts(nothing, fleet(5, 1))["label mix"].breached is None
