@@ -66,7 +66,7 @@ def spectrum(module: fx.GraphModule) -> set[fx.Node]:
 
 def leading_part(module: fx.GraphModule, layers: int) -> set[fx.Node]:
     """The first `layers` layers with weights, counted along the longest way, and what stands before the next ones; quantizers
-    between them are passed.
+    between them are passed. None where an answer is among them: that is no beginning, and answers are rounded.
     """
     depth: dict[fx.Node, int] = {}
     part: set[fx.Node] = set()
@@ -78,7 +78,9 @@ def leading_part(module: fx.GraphModule, layers: int) -> set[fx.Node]:
             depth[node] = max(given) + (node.target in WEIGHTED)
             if node.op == "call_function" and depth[node] <= layers and isinstance(node.meta.get("val"), Tensor):
                 part.add(node)
-    return _without_last_moves(module, part) if layers else set()
+    ends = module.graph.output_node().all_input_nodes
+    answers = {end if end.op != "call_module" else end.all_input_nodes[0] for end in ends}
+    return _without_last_moves(module, part) if layers and not answers & part else set()
 
 
 def _without_activation(module: fx.GraphModule) -> dict[fx.Node, None]:

@@ -76,7 +76,26 @@ def test_a_leading_part_has_so_many_layers_and_their_activations() -> None:
     module = trace(activations("relu"), torch.rand(2, 1, 512))
     simplify(module)
     fold_batchnorm(module)
-    for layers in (0, 1, 2):
+    assert leading_part(module, 2) == set()  # the whole network
+    for layers in (0, 1):
         part = leading_part(module, layers)
         assert sum(node.target in WEIGHTED for node in part) == layers
         assert any("relu" in str(node.target) for node in part) is (layers > 0)
+
+
+class Heads(nn.Module):
+    """Two layers in all: what answers is no beginning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.boxes, self.scores = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = self.stem(x).relu()
+        return torch.cat([self.boxes(seen), self.scores(seen).sigmoid()], 1)
+
+
+def test_an_answer_is_no_beginning() -> None:
+    module = trace(Heads(), torch.rand(2, 1, 16, 16))
+    assert sum(node.target in WEIGHTED for node in leading_part(module, 1)) == 1
+    assert leading_part(module, 2) == set()
