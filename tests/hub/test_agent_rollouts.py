@@ -94,8 +94,12 @@ def test_a_new_agent_is_taken_and_kept_and_a_broken_one_is_given_back(hub: Hub, 
         assert followed(hub, "pi-1")["version"] == 3 and "0 failed" in hub.edgeloop("rollout", "status", number)
         shutil.copy(RECORDING, tmp_path / "in" / "c.csv")
         eventually(lambda: len(agent.lines) == 3 * WINDOWS)
-    events = [e["kind"] for e in hub.get("/api/v1/events") if e["source"] == "pi-1" and "agent-pi" in e["target"]]
-    assert sorted(events) == ["committed", "committed", "installed", "installed", "installed", "rolled-back"]
+
+        def told() -> list[str]:
+            return sorted(e["kind"] for e in hub.get("/api/v1/events") if e["source"] == "pi-1" and "agent-pi" in e["target"])
+
+        eventually(lambda: len(told()) >= 6)  # the last one is told with the next report
+    assert told() == ["committed", "committed", "installed", "installed", "installed", "rolled-back"]
 
 
 def supervisor(agent: Agent) -> int:
