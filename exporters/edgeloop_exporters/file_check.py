@@ -58,16 +58,8 @@ def check_file(
             wanted = graph(normalization.normalize(torch.from_numpy(samples))).numpy()
         if scores.size != wanted.size:
             return f"it answers shape {scores.shape}, torch {wanted.shape}"
-        outputs = outputs_of(graph)
-        found, torchs = separate(scores, outputs), separate(wanted, outputs)
-        steps = output_steps(graph) if quantized else [None] * len(outputs)
-        faults = [_off(found[output.name], torchs[output.name], step) for output, step in zip(outputs, steps, strict=True)]
-        if quantized and any(faults) and _is_rounding(graph, normalization, samples, scores, wanted):
-            return ""
-        named = [
-            f"{output.name}: {fault}" if output.name else fault for output, fault in zip(outputs, faults, strict=True) if fault
-        ]
-        return named[0] if named else ""
+        faults = _faults(graph, scores, wanted, quantized)
+        return "" if quantized and faults and _is_rounding(graph, normalization, samples, scores, wanted) else (faults or [""])[0]
 
     def works(beginning: fx.GraphModule) -> bool:
         try:
@@ -83,6 +75,17 @@ def check_file(
         remedy = f"leave this file out (export.runtimes{'' if quantized else ', export.float32: false'})"
         first = f"; first at {where}" if where else ""
         raise ModelError(f"the {kind} file is not what the network is: {wrong}{first}; replace that operation, or {remedy}")
+
+
+def _faults(graph: fx.GraphModule, scores: Array, wanted: Array, quantized: bool) -> list[str]:
+    """Of each output that is more than rounding off, in words."""
+    outputs = outputs_of(graph)
+    found, torchs = separate(scores, outputs), separate(wanted, outputs)
+    steps = output_steps(graph) if quantized else [None] * len(outputs)
+    faults = [
+        (output.name, _off(found[output.name], torchs[output.name], step)) for output, step in zip(outputs, steps, strict=True)
+    ]
+    return [f"{name}: {fault}" if name else fault for name, fault in faults if fault]
 
 
 def _off(found: Array, wanted: Array, step: float | None) -> str:

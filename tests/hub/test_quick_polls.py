@@ -20,15 +20,12 @@ from edgeloop_hub.rollouts.policy import OPEN
 from edgeloop_hub.storage.fleet_tables import device_groups
 from edgeloop_hub.storage.job_tables import signed_job_devices, signed_jobs
 from edgeloop_hub.storage.schema import bundles, devices, recordings, released, rollouts
-from hub_parts import NEW, OLD, Parts, beat, parts
+from hub_parts import NEW, OLD, Parts, beat, with_two_versions
 
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Parts:
-    made = parts(tmp_path)
-    made.bundle("m-1", OLD, version=1)
-    made.bundle("m-2", NEW)
-    return made
+    return with_two_versions(tmp_path)
 
 
 def test_a_poll_is_told_what_the_whole_rules_say(hub: Parts) -> None:

@@ -21,7 +21,7 @@ from edgeloop_hub.auth import accounts
 from edgeloop_hub.fleet import reports
 from edgeloop_hub.http.together import Together
 from edgeloop_hub.storage.schema import devices, heartbeats
-from hub_parts import NEW, OLD, Parts, beat, parts
+from hub_parts import NEW, OLD, Parts, beat, with_two_versions
 from hubs import Hub, running_hub
 from programs import needs
 from test_hub_stores import postgres
@@ -95,10 +95,7 @@ def test_two_calls_at_once_and_no_question_is_left_waiting() -> None:
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Parts:
-    made = parts(tmp_path)
-    made.bundle("m-1", OLD, version=1)
-    made.bundle("m-2", NEW)
-    return made
+    return with_two_versions(tmp_path)
 
 
 def test_reports_together_are_stored_as_each_alone(hub: Parts) -> None:

@@ -79,3 +79,11 @@ def parts(folder: Path, **limits: Any) -> Parts:
 
 def beat(sha256: str = OLD, **more: Any) -> Heartbeat:
     return Heartbeat(model="m", version=1, sha256=sha256, seconds=300.0, **more)
+
+
+def with_two_versions(folder: Path) -> Parts:
+    """Versions 1 (OLD) and 2 (NEW) of the model m."""
+    made = parts(folder)
+    made.bundle("m-1", OLD, version=1)
+    made.bundle("m-2", NEW)
+    return made

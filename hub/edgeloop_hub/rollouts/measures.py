@@ -20,7 +20,7 @@ from edgeloop_hub.rollouts.comparison import clipped
 from edgeloop_hub.rollouts.device_evidence import ByDevice, DeviceEvidence
 from edgeloop_hub.rollouts.label_mix import MIN_REPORTS, OUTLIER, LabelMixes, moved, table_of
 
-JITTER_US = 100.0  # of a p95: what else a device does makes a small model's answers later by so much
+JITTER_US = 100.0  # what else a device does makes a small model's answers later by so much
 LOOP = 40.0  # times the tolerated crash rate: a device that does nothing but crash
 NOBODY = "nobody to compare with"
 Test = Callable[[float], tuple[float, str]]  # p at a level, and how it was found
@@ -159,10 +159,9 @@ def _latency(sides: _Sides) -> Measured:
     most = max(OUTLIER, 4 * limit) * float(np.median(before))
     values, before = clipped(values, most), clipped(before, most)
     mean, old_mean = float(np.mean(values)), float(np.mean(before))
+    new, old, tolerated = f"{mean:,.0f} µs", f"{old_mean:,.0f} µs", f"{limit:g}×, or {JITTER_US:g} µs more, is tolerated"
     return Measured(
-        "p95 latency",
-        f"{mean:,.0f} µs against {old_mean:,.0f} µs on the old one; {limit:g}×, or {JITTER_US:g} µs more, is tolerated",
-        f"{mean:,.0f} µs", f"{old_mean:,.0f} µs", f"{limit:g}×", len(mine), sides.needed(others),
+        "p95 latency", f"{new} against {old} on the old one; {tolerated}", new, old, f"{limit:g}×", len(mine), sides.needed(others),
         _amount([s.latency_reports for s in mine]), worse=mean > max(limit * old_mean, old_mean + JITTER_US),
         test=lambda level: comparison.larger(values, before, level, sides.rng, limit * max(before), True),
     )  # fmt: skip
