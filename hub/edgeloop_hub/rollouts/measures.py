@@ -156,8 +156,7 @@ def _latency(sides: _Sides) -> Measured:
         return lacking
     limit = sides.gates.max_latency_ratio
     values, before = ([s.latency_us_p95 / s.latency_reports for s in side] for side in (mine, others))
-    most = max(OUTLIER, 4 * limit) * float(np.median(before))
-    values, before = clipped(values, most), clipped(before, most)
+    values, before = (clipped(side, max(OUTLIER, 4 * limit) * float(np.median(before))) for side in (values, before))
     mean, old_mean = float(np.mean(values)), float(np.mean(before))
     new, old, tolerated = f"{mean:,.0f} µs", f"{old_mean:,.0f} µs", f"{limit:g}×, or {JITTER_US:g} µs more, is tolerated"
     return Measured(
