@@ -49,9 +49,9 @@ def measure(quick: bool) -> Iterator[Row]:
 def files(shape: tuple[int, int, int], outputs: int, kernel: int, stride: int) -> list[Any]:
     """Sessions of the file without columns as channels, and with them."""
     from edgeloop_agent.runtimes.onnx import session_of
-    from edgeloop_exporters import convert, onnx_passes, quantization
-    from edgeloop_exporters.graph import trace
+    from edgeloop_exporters import convert, onnx_passes
     from edgeloop_exporters.normalization import InputNormalization
+    from rounded import rounded
 
     torch.manual_seed(0)
     net = nn.Sequential(
@@ -59,16 +59,8 @@ def files(shape: tuple[int, int, int], outputs: int, kernel: int, stride: int) -
         nn.Conv2d(2 * outputs, 4 * outputs, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * outputs, 10),
     ).eval()  # fmt: skip
     normalization = InputNormalization("uint8", (NORMALIZATION_MEAN,) * shape[2], (NORMALIZATION_STD,) * shape[2])
-    samples = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8))
-    normal = normalization.normalize(samples)
-    graph = trace(net, normal)
-    quantization.insert(graph, quantization.plan(graph, normalization.input_qparams))
-    quantization.set_mode(graph, "observe", "off")
-    with torch.no_grad():
-        graph(normal)
-    quantization.choose_ranges(graph)
-    quantization.set_mode(graph, "quantize", "quantize")
-    quantization.settle(graph)
+    samples = np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
+    graph = rounded(net, normalization, samples)
     kept = onnx_passes.columns_as_channels
     made = []
     for rewrite in (lambda model: None, kept):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters import convert, file_check, quantization
-from edgeloop_exporters.graph import trace
+from edgeloop_exporters import convert, file_check
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.quantizers import ActivationQuantizer
+from rounded import rounded
 
 NORMALIZATION = InputNormalization("uint8", (100.0,), (40.0,))
 SHAPE = (12, 12, 3)
@@ -31,16 +31,7 @@ class Steep(nn.Module):
 
 def quantized(gain: float) -> tuple[fx.GraphModule, np.ndarray]:
     samples = np.random.default_rng(0).integers(0, 256, (8, *SHAPE), dtype=np.uint8)
-    normal = NORMALIZATION.normalize(torch.from_numpy(samples))
-    graph = trace(Steep(gain).eval(), normal)
-    quantization.insert(graph, quantization.plan(graph, NORMALIZATION.input_qparams))
-    quantization.set_mode(graph, "observe", "off")
-    with torch.no_grad():
-        graph(normal)
-    quantization.choose_ranges(graph)
-    quantization.set_mode(graph, "quantize", "quantize")
-    quantization.settle(graph)
-    return graph, samples
+    return rounded(Steep(gain), NORMALIZATION, samples), samples
 
 
 def off_by_rounding(graph: fx.GraphModule, samples: np.ndarray, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
