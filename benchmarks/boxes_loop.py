@@ -99,8 +99,8 @@ def boxes_worth(quick: bool) -> Iterator[Row]:
         arms: dict[str, list[tuple[float, float]]] = {"chosen": [], "random": []}
         for seed in range(plan.draws):
             best = np.argsort(-np.array(chosen), kind="stable")[: plan.ours]
-            lot = np.random.default_rng(seed).permutation(len(chosen))[: plan.random]
-            for kind, rows in (("chosen", best), ("random", lot)):
+            drawn = np.random.default_rng(seed).permutation(len(chosen))[: plan.random]
+            for kind, rows in (("chosen", best), ("random", drawn)):
                 arms[kind].append(figures(plan, retrained(plan, rows, weights, Path(scratch), seed)))
                 print(f"  {kind}, seed {seed}: home, field {arms[kind][-1]}", file=sys.stderr)
         after = {kind: 100 * np.array(rows) for kind, rows in arms.items()}

@@ -127,7 +127,8 @@ class Script:
         """Latency of a residual network with random weights by every way, and how far its scores are from the float file's."""
         splits, files = self._large
         values = splits.test.values[:32]
-        wanted = self._scores(*files["onnx-float32"], values, "CPU")
+        variant, model = files["onnx-float32"]
+        wanted = self._scores(variant, model, values, "CPU")
         for name, (variant, model) in files.items():
             for way in self._ways():
                 self._needs(45)

@@ -144,7 +144,7 @@ def looping(folder: Path, bundle: Path, text: str) -> Iterator[Looping]:
     try:
         yield here
     finally:
-        here.loop.output.close()
+        here.loop.output.close(time.monotonic() + 5)
         here.server.shutdown()
 
 
@@ -184,7 +184,7 @@ def away(quick: bool) -> Iterator[Row]:
             took = time.perf_counter() - start - 3.0
             ids = [msgspec.json.decode(body)["id"] for topic, body, _ in broker.messages if topic.endswith("/answers")]
         finally:
-            outputs.close()
+            outputs.close(time.monotonic() + 5)
             broker.stop()
     yield at_most(f"{count} answers while the broker was away: lost", count - len(set(ids)), "", 0)
     yield at_most(f"{count} answers while the broker was away: twice", len(ids) - len(set(ids)), "", 0)
