@@ -32,7 +32,9 @@ from edgeloop_contract.resampling import model_rate_hz
 
 if TYPE_CHECKING:
     from edgeloop_agent.engine_builds import EngineBuilds
+    from edgeloop_agent.local_api.http import Server
     from edgeloop_agent.offload.tail_servers import TailServers
+    from edgeloop_agent.page.live_view import LiveView
     from edgeloop_agent.tracking.following import Following
 
 TICK_SECONDS = 0.2
@@ -98,14 +100,7 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
     following = _following(config, models, counts, log) if source is not None else None
     progress = Progress(pipe, models.running, config.limits.hang_seconds, stop)
     feed = Feed(source, config.source, counts, log, in_flight) if source is not None else None
-    server = view = None
-    if config.api.enabled:
-        from edgeloop_agent.addresses import authority
-        from edgeloop_agent.local_api.server import Api
-
-        api = Api(config.api, models, counts, log, lambda: not stop.is_set())
-        server, view = api.serve(), api.view
-        log("info", "api", address=f"http://{authority(config.api.host, server.port)}")
+    server, view = _served(config, models, counts, log, stop)
     observer = watch = None
     if config.drift.enabled:
         from edgeloop_agent.observers import SampleObserver
@@ -139,6 +134,19 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
         return os.EX_TEMPFAIL
     progress.send(DONE)
     return feed.failure.exit_code if feed is not None and feed.failure is not None else 0
+
+
+def _served(config: Config, models: Models, counts: Counts, log: Log, stop: Event) -> tuple[Server | None, LiveView | None]:
+    """The local API, and the page's view of what the loop answers; None where it is off."""
+    if not config.api.enabled:
+        return None, None
+    from edgeloop_agent.addresses import authority
+    from edgeloop_agent.local_api.server import Api
+
+    api = Api(config.api, models, counts, log, lambda: not stop.is_set())
+    server = api.serve()
+    log("info", "api", address=f"http://{authority(config.api.host, server.port)}")
+    return server, api.view
 
 
 def _check_chains(config: Config, models: Models) -> None:

@@ -54,16 +54,11 @@ class Verify(Base):
         task = task_for(splits)
         reference = scores_of(graph.module, saved.normalization, splits.test).numpy()
         on_validation = scores_of(graph.module, saved.normalization, splits.validation).numpy()
-        stages, measured = {}, []
-        for name, folder in inputs.holding(saved_network.WEIGHTS):
-            made = saved_network.load(project, folder)
-            stages[name] = task.estimate(scores_of(made.network, made.normalization, splits.test).numpy(), splits.test)
-            validation = task.judge(scores_of(made.network, made.normalization, splits.validation), splits.validation)[0]
-            measured.append(floors.FloatNetwork(name, validation, stages[name].value))
+        stages, measured = _float_networks(inputs, task)
         float_accuracy = stages[list(stages)[-1]]
         stages["quantize"] = task.estimate(reference, splits.test)
         scores, files = _files(inputs, task, quantized_graph.left_in_float(graph), quantized_graph.float_anyway(graph))
-        of_tensorrt = {v.name for v in read_variants(inputs.artefacts["exported"]) if v.provider}
+        of_tensorrt = sorted(v.name for v in read_variants(inputs.artefacts["exported"]) if v.provider)
         integer = {n: scores[n] for n, file in files.items() if file.precision == Precision.INT8 and n not in of_tensorrt}
         classes = splits.task == "classification"
         agreements = parity.agreement({"torch": reference, **integer}, parity_steps(graph), classes)
@@ -74,7 +69,7 @@ class Verify(Base):
             agreements += parity.agreement(around_zero, parity_steps(symmetric), classes)
             if classes:
                 files |= {name: _against(files, scores, name, splits.test) for name in of_tensorrt}
-                for name in sorted(of_tensorrt):
+                for name in of_tensorrt:
                     inputs.log(f"{name}: {files[name].lost_in_words}")
         figures = task.details(next(iter(integer.values())), splits.test, on_validation)
         result = VerifyResult(
@@ -179,6 +174,22 @@ def _failures(target: Target, result: VerifyResult, measured: list[FloatNetwork]
     ]
     pairs = [floors.Pair(p.a, p.b, p.max_lsb, 1.0 if p.top1_share is None else p.top1_share, where) for p in result.parity.pairs]
     return floors.failures(target, result.metric, measured, files, pairs, result.chance, points)
+
+
+def _float_networks(inputs: Inputs, task: Task) -> tuple[dict[str, Any], list[FloatNetwork]]:
+    """Every stage that made a float network: its estimate on test samples, and its measure on validation samples."""
+    from edgeloop_pipeline.networks import saved_network
+    from edgeloop_pipeline.stages import floors
+    from edgeloop_pipeline.training.scoring import scores_of
+
+    splits = inputs.project.splits
+    stages, measured = {}, []
+    for name, folder in inputs.holding(saved_network.WEIGHTS):
+        made = saved_network.load(inputs.project, folder)
+        stages[name] = task.estimate(scores_of(made.network, made.normalization, splits.test).numpy(), splits.test)
+        validation = task.judge(scores_of(made.network, made.normalization, splits.validation), splits.validation)[0]
+        measured.append(floors.FloatNetwork(name, validation, stages[name].value))
+    return stages, measured
 
 
 def _files(inputs: Inputs, task: Task, float_layers: int, decoding: int) -> tuple[dict[str, Array], dict[str, VerifiedFile]]:
