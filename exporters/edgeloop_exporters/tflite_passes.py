@@ -14,6 +14,7 @@ from edgeloop_exporters.rewrites import call
 
 MIN_SHARED = 256  # bytes
 JOINING = {aten.cat.default, aten.stack.default}
+ELEMENTWISE = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.maximum.default, aten.minimum.default}
 CHOOSING = {aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.masked_fill.Scalar, aten.masked_fill.Tensor}
 
 
@@ -176,6 +177,34 @@ def constants_first(module: fx.GraphModule) -> None:
         node.replace_all_uses_with(joined)
         graph.erase_node(node)
     module.recompile()
+
+
+def constants_of_four_axes(module: fx.GraphModule) -> None:
+    """A constant beside a picture gets the axes that it lacks, of one place each: the converter changes an operation to channels
+    last where all that it reads has four axes, and else transposes the whole picture twice, as in every hard-swish.
+    """
+    for node in [n for n in module.graph.nodes if n.op == "get_attr"]:
+        constant, below = tensor_of(module, node), _readers(node)
+        if constant is not None and constant.dim() < 4 and below and all(map(_makes_picture, below)):
+            name = f"{str(node.target).replace('.', '_')}_of_four_axes"
+            module.register_buffer(name, constant.detach().reshape(*[1] * (4 - constant.dim()), *constant.shape))
+            node.target = name
+    module.recompile()
+
+
+def _readers(node: fx.Node) -> list[fx.Node]:
+    """The operations that read a tensor, rounded or not."""
+    rounding = torch.ops.quantized_decomposed
+    made = list[fx.Node]()
+    for user in node.users:
+        passed = user.target in (rounding.quantize_per_tensor.default, rounding.dequantize_per_tensor.default)
+        made += _readers(user) if passed else [user]
+    return made
+
+
+def _makes_picture(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return node.target in ELEMENTWISE and isinstance(value, torch.Tensor) and value.dim() == 4
 
 
 def _constant_and_operand(node: fx.Node) -> tuple[Any, Any]:

@@ -7,14 +7,17 @@ import torch
 from torch import fx, nn
 
 from edgeloop_exporters import quantization
-from edgeloop_exporters.graph import trace
+from edgeloop_exporters.graph import fold_batchnorm, trace
 from edgeloop_exporters.normalization import InputNormalization
+from edgeloop_exporters.simplification import simplify
 
 
 def rounded(net: nn.Module, normalization: InputNormalization, samples: np.ndarray) -> fx.GraphModule:
     """`samples`: raw (N, *sample)."""
     normal = normalization.normalize(torch.from_numpy(samples))
     graph = trace(net.eval(), normal)
+    simplify(graph)
+    fold_batchnorm(graph)
     quantization.insert(graph, quantization.plan(graph, normalization.input_qparams))
     quantization.set_mode(graph, "observe", "off")
     with torch.no_grad():
