@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgeloop_contract.boxes import Layout, has_points
+from edgeloop_contract.boxes import MAX_POINTS, Layout, has_points
 from edgeloop_contract.settings import Fraction01
 from edgeloop_contract.tensors import Part
 
@@ -14,7 +14,6 @@ __all__ = [
 ]  # fmt: skip
 
 NOT_KNOWN = 255  # of a label: whether a sample has it is not known
-MAX_POINTS = 256  # of a box
 MAX_MASKS = 255  # labels of pixels: a byte says them, and 255 is no label
 
 

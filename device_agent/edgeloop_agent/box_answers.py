@@ -106,6 +106,8 @@ def _points(
 
 def found_points(task: Keypoints, outputs: Mapping[str, Array], found: Found, height: int, width: int) -> Array:
     """The points (n, points, 3) of boxes that were found: x and y in pixels of the sample, and score. Raises DataError."""
+    if found.points is not None:
+        return found.points
     layout = task.decode
     assert found.rows is not None and isinstance(layout, Distances | Rows | Final)
     name = task.points_output if isinstance(layout, Distances) else layout.rows or next(iter(outputs))

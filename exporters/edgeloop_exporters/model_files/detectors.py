@@ -7,21 +7,19 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from edgeloop_contract.boxes import Distances, Final, Grid, Heatmap, Layout, Priors, Rows
+from edgeloop_contract.boxes import POSES, Distances, Final, Grid, Heatmap, Layout, Priors, Rows
 from edgeloop_contract.errors import UsageError
 from edgeloop_exporters.model_files.description import ModelFile
+from edgeloop_exporters.model_files.poses import USUAL_NAMES, USUAL_SUBJECTS, pose_of
 
-__all__ = ["Detector", "detector_of", "labels_of", "point_names"]
+__all__ = ["POSE_TASKS", "Detector", "detector_of", "labels_of", "point_names", "subjects_of"]
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32), (8, 16), (16,))
 ANCHORS = (3, 1)  # of one cell
 MOST_FINAL = 1000  # rows of finished answers
 DETECTS = ("detect", "detection", "object-detection", "object_detection")  # what metadata call the task
-POSES = ("pose", "keypoints", "keypoint-detection")
-SIDES = 4
-# Of COCO's persons, in its order: what poses of 17 points have.
-PARTS = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-PERSON = ("nose", *(f"{side}_{part}" for part in PARTS for side in ("left", "right")))
+POSE_TASKS = ("pose", "keypoints", "keypoint-detection")
+SIDES, PERSON_POINTS = 4, 17
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,12 @@ class Detector:
 def detector_of(model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height: int, width: int) -> Detector | None:
     """`shapes`: of one sample's outputs that count. None where they are no boxes that are known here."""
     (points, values), said = model.metadata.points, model.metadata.task.lower()
-    if said in POSES and not points:  # its points would be taken for scores
+    posed = pose_of(model, shapes, height, width, said in POSE_TASKS) if said not in DETECTS and not points else None
+    if posed is not None:
+        return Detector(posed.layout, 1, posed.sure, posed.why)
+    if said in POSE_TASKS and not points:  # its points would be taken for scores
         return None
-    sure = said in DETECTS + POSES
+    sure = said in DETECTS + POSE_TASKS
     named = len(model.metadata.labels)
     if len(shapes) == 1:
         ((name, shape),) = shapes.items()
@@ -65,16 +66,22 @@ def point_names(layout: Layout, model: ModelFile, given: Sequence[str]) -> tuple
 
     Raises UsageError where another number of them is given.
     """
-    count = layout.points if isinstance(layout, Rows | Final) else 0
+    count = layout.points if isinstance(layout, (Rows, Final, *POSES)) else 0
     if given and len(given) != count:
         raise UsageError(f"--points: {len(given)} names, and boxes of this layout have {count} points; give as many")
     if given or not count:
         return list(given), "as said"
     if len(model.metadata.point_names) == count:
         return list(model.metadata.point_names), "from the file"
-    if count == len(PERSON):
-        return list(PERSON), "taken as a person's, as COCO orders them (--points names them)"
+    if count in USUAL_NAMES:
+        whose = "person's, as COCO orders them" if count == PERSON_POINTS else f"{USUAL_SUBJECTS[count]}'s in the usual order"
+        return list(USUAL_NAMES[count]), f"taken as a {whose} (--points names them)"
     return [f"point {number}" for number in range(1, count + 1)], "without names (--points names them)"
+
+
+def subjects_of(layout: Layout) -> list[str]:
+    """The usual label of poses with so many points; [] of boxes, and where none is usual."""
+    return [USUAL_SUBJECTS[layout.points]] if isinstance(layout, POSES) and layout.points in USUAL_SUBJECTS else []
 
 
 def labels_of(layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -85,8 +92,10 @@ def labels_of(layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> int | No
         return None if shape is None or len(shape) < 2 else shape[-1] if channels == "last" else shape[0]
 
     taken = 0
+    if isinstance(layout, POSES):
+        return 1
     if isinstance(layout, Rows):
-        taken = SIDES + layout.objectness + layout.points * layout.point_values
+        taken = SIDES + layout.objectness + layout.points * layout.point_values + layout.coefficients
         width = last(layout.rows, layout.channels)
     elif isinstance(layout, Distances):
         width = last(layout.scores, layout.channels)

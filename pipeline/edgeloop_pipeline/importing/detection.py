@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from edgeloop_contract.boxes import POSES, outputs_of
 from edgeloop_contract.errors import UsageError
 from edgeloop_exporters.joined_outputs import with_joined_outputs
 from edgeloop_exporters.model_files.description import ModelFile
-from edgeloop_exporters.model_files.detectors import Detector, detector_of, labels_of, point_names
+from edgeloop_exporters.model_files.detectors import Detector, detector_of, labels_of, point_names, subjects_of
 from edgeloop_exporters.model_files.split_detectors import Answers, split_detector
 from edgeloop_pipeline.importing.request import CompressRequest
 from edgeloop_pipeline.recipe.settings import ImportedBoxes
@@ -63,6 +64,8 @@ def found(
             raise UsageError(f"{request.model}: its outputs are no boxes that are known here; {why}")
         return False
     given = request.boxes
+    if isinstance(detector.layout, POSES) and len(model.outputs) > 1:
+        answer.outputs = outputs_of(detector.layout)
     names, whose = point_names(detector.layout, model, request.points)
     answer.boxes = (
         ImportedBoxes(decode=detector.layout, points=names)
@@ -84,12 +87,16 @@ def found(
 
 
 def _labels(answer: Answer, model: ModelFile, detector: Detector, request: CompressRequest) -> list[str]:
-    labels, wanted = request.labels or list(model.metadata.labels), detector.labels
+    usual = subjects_of(detector.layout)
+    labels, wanted = request.labels or ([] if usual else list(model.metadata.labels)), detector.labels
     if wanted and len(labels) != wanted and (request.labels or (labels and request.boxes is not None)):
         raise UsageError(f"{request.model}: by this layout a box has {wanted} scores, and there are {len(labels)} labels")
     if labels and wanted in (0, len(labels)):
         answer.facts.append(f"{len(labels)} labels, {'as said' if request.labels else 'from the file'}")
         return labels
+    if usual:
+        answer.guesses.append(f"what has these points is called {usual[0]}; --labels names it")
+        return usual
     if not wanted:
         raise UsageError(f"{request.model}: does not say what it finds; name its labels with --labels")
     answer.guesses.append(f"{wanted} labels without names; --labels names them")
