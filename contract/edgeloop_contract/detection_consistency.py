@@ -10,7 +10,7 @@ import numpy as np
 from edgeloop_contract.boxes import POSES, Distances, Final, Pose, Priors, Rows, find_boxes, outputs_of, places_of
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import Detection, Manifest
-from edgeloop_contract.tasks import Keypoints
+from edgeloop_contract.tasks import Instances, Keypoints
 
 __all__ = ["detection_problems"]
 
@@ -25,6 +25,8 @@ def detection_problems(manifest: Manifest, task: Detection) -> Iterator[str]:
     if isinstance(layout, POSES):
         yield from _poses(manifest, task, layout)
         return
+    if isinstance(task, Instances):
+        yield from _prototypes(manifest, task)
     if isinstance(task, Keypoints):
         yield from _points(manifest, task)
     places = places_of(layout, *manifest.sample.shape[:2]) if len(manifest.sample.shape) == 3 else None
@@ -80,6 +82,24 @@ def _points(manifest: Manifest, task: Keypoints) -> Iterator[str]:
             given = "does not give" if named is None else f"gives with shape {named}"
             why = f"{places} cells of {len(task.points)} points are needed, as {needed}"
             yield f"points need the output {task.points_output!r}, which variant {variant.name} {given}; {why}"
+
+
+def _prototypes(manifest: Manifest, task: Instances) -> Iterator[str]:
+    """Whether every model file gives as many prototypes as a row has coefficients, and rows of the right length."""
+    layout = task.decode
+    least = (6 if isinstance(layout, Final) else 4 + layout.objectness + len(task.labels)) + layout.coefficients
+    last = isinstance(layout, Final) or layout.channels == "last"
+    for variant in manifest.variants:
+        shapes = {spec.name: spec.shape for spec in variant.outputs}
+        rows = _of_one(shapes.get(layout.rows, []))
+        if len(rows) == 2 and rows[1 if last else 0] != least:
+            yield f"variant {variant.name} gives rows of {rows[1 if last else 0]} values; box, scores and coefficients are {least}"
+        maps = shapes.get(task.prototypes)
+        maps = maps[1:] if maps is not None and len(maps) == 4 and maps[0] == 1 else maps
+        if maps is None or len(maps) != 3 or maps[0 if task.prototype_channels == "first" else 2] != layout.coefficients:
+            given = "does not give" if maps is None else f"gives with shape {maps}"
+            why = f"{layout.coefficients} maps are needed, channels {task.prototype_channels}"
+            yield f"masks need the output {task.prototypes!r}, which variant {variant.name} {given}; {why}"
 
 
 def _poses(manifest: Manifest, task: Detection, layout: Pose) -> Iterator[str]:

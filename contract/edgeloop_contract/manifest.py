@@ -10,6 +10,7 @@ from edgeloop_contract.tasks import (
     Anomaly,
     Classification,
     Detection,
+    Instances,
     Keypoints,
     Multilabel,
     Regression,
@@ -21,8 +22,9 @@ from edgeloop_contract.tensors import Part, Precision, Quantization, Reset, Runt
 
 __all__ = [
     "SCHEMA", "Anomaly", "Canary", "Cascade", "ChannelStatistics", "Classification", "Coding", "Cost", "Cut", "Detection",
-    "Estimate", "Exit", "File", "GoldenTensor", "Input", "Keypoints", "Manifest", "Multilabel", "Packed", "Precision", "Provenance",
-    "Quantization", "Regression", "Runtime", "Segmentation", "Split", "State", "Task", "TensorSpec", "Tensors", "Variant",
+    "Estimate", "Exit", "File", "GoldenTensor", "Input", "Instances", "Keypoints", "Manifest", "Multilabel", "Packed",
+    "Precision", "Provenance", "Quantization", "Regression", "Runtime", "Segmentation", "Split", "State", "Task", "TensorSpec",
+    "Tensors", "Variant",
 ]  # fmt: skip
 
 SCHEMA = 3  # the newest that this release reads. A release that adds a step, a task or a field that readers need raises it.

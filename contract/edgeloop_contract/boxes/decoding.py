@@ -44,6 +44,10 @@ class Found(NamedTuple):
     rows: Array | None = None
     points: Array | None = None
 
+    def chosen(self, which: Array) -> Found:
+        """Those alone (k,), by number."""
+        return Found(*(None if part is None else part[which] for part in self))  # type: ignore[arg-type]
+
 
 class _Candidates(NamedTuple):
     """`rows`: the numbers of places above the threshold, with their best label and its score."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import msgspec
 
@@ -19,6 +20,7 @@ ANCHORS = (3, 1)  # of one cell
 MOST_FINAL = 1000  # rows of finished answers
 DETECTS = ("detect", "detection", "object-detection", "object_detection")  # what metadata call the task
 POSE_TASKS = ("pose", "keypoints", "keypoint-detection")
+MASKS = ("segment", "instance-segmentation")
 SIDES, PERSON_POINTS = 4, 17
 
 
@@ -32,6 +34,8 @@ class Detector:
     labels: int
     sure: bool
     why: str
+    prototypes: str = ""  # the output that masks of things are made of
+    prototype_channels: Literal["first", "last"] = "first"
 
 
 def detector_of(model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height: int, width: int) -> Detector | None:
@@ -42,7 +46,7 @@ def detector_of(model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height:
         return Detector(posed.layout, 1, posed.sure, posed.why)
     if said in POSE_TASKS and not points:  # its points would be taken for scores
         return None
-    sure = said in DETECTS + POSE_TASKS
+    sure = said in DETECTS + POSE_TASKS + MASKS
     named = len(model.metadata.labels)
     if len(shapes) == 1:
         ((name, shape),) = shapes.items()
@@ -56,6 +60,8 @@ def detector_of(model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height:
             why = found.why.replace("in pixels", "from 0 to 1")
             return replace(found, layout=msgspec.structs.replace(found.layout, normalised=True), why=why)
         return found
+    if len(shapes) == 2 and said in MASKS:
+        return _with_masks(model, shapes, height, width, named)
     if len(shapes) == 2:
         return _two(shapes, _places(height, width), sure)
     return None
@@ -147,6 +153,26 @@ def _one(
         what = f"{said} holds {first} rows: middle, width and height in pixels, objectness, scores"
         return Detector(Rows(rows=name, objectness=True), last - SIDES - 1, sure, what)
     return None
+
+
+def _with_masks(
+    model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height: int, width: int, named: int
+) -> Detector | None:  # fmt: skip
+    """Rows that end in coefficients, and as many maps, which are first or last in the other output (YOLO's segmentation)."""
+    rows = next((name for name, shape in shapes.items() if len(shape) == 2), None)
+    maps = next((name for name, shape in shapes.items() if len(shape) == 3), None)
+    if rows is None or maps is None:
+        return None
+    channels: Literal["first", "last"] = "first" if shapes[maps][0] == min(shapes[maps]) else "last"
+    count, places = min(shapes[maps]), _places(height, width)
+    found = _one(rows, f"{rows} {list(shapes[rows])}", _without(shapes[rows], count, places), places, named, True)
+    if found is None or not isinstance(found.layout, Rows | Final):
+        return None
+    shares = model.runtime == "tflite"
+    layout = msgspec.structs.replace(found.layout, coefficients=count, normalised=shares)
+    inside = " (boxes from 0 to 1)" if shares else ""
+    why = f"{found.why}{inside}, and {count} coefficients of a mask's prototypes, {maps} {list(shapes[maps])}"
+    return replace(found, layout=layout, why=why, prototypes=maps, prototype_channels=channels)
 
 
 def _two(shapes: Mapping[str, tuple[int, ...]], places: Mapping[int, tuple[tuple[int, ...], int]], sure: bool) -> Detector | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeloop_contract.boxes import POSES, outputs_of
 from edgeloop_contract.errors import UsageError
+from edgeloop_contract.tasks import Detection, Instances
 from edgeloop_exporters.joined_outputs import with_joined_outputs
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.detectors import Detector, detector_of, labels_of, point_names, subjects_of
@@ -68,11 +69,13 @@ def found(
         answer.outputs = outputs_of(detector.layout)
     names, whose = point_names(detector.layout, model, request.points)
     answer.boxes = (
-        ImportedBoxes(decode=detector.layout, points=names)
+        ImportedBoxes(
+            decode=detector.layout, points=names, prototypes=detector.prototypes, prototype_channels=detector.prototype_channels
+        )
         if given is None
         else ImportedBoxes(
             decode=given.decode, score_threshold=given.score_threshold, iou_threshold=given.iou_threshold,
-            max_boxes=given.max_boxes, points=names,
+            max_boxes=given.max_boxes, points=names, **_prototypes_of(given),
         )
     )  # fmt: skip
     if names:
@@ -81,9 +84,16 @@ def found(
     (answer.facts if detector.sure else answer.guesses).append(
         detector.why + ("" if detector.sure else " (--task tensors, if it does not)")
     )
-    near = ", with points at the same places" if names else ""
+    near = ", with points at the same places" if names else ", with masks that overlap by half" if answer.boxes.prototypes else ""
     answer.facts.append(f"int8 is judged by the share of boxes that both find{near}: nobody labelled the data")
     return True
+
+
+def _prototypes_of(given: Detection) -> dict[str, Any]:
+    """What is said of masks."""
+    if not isinstance(given, Instances):
+        return {}
+    return {"prototypes": given.prototypes, "prototype_channels": given.prototype_channels}
 
 
 def _labels(answer: Answer, model: ModelFile, detector: Detector, request: CompressRequest) -> list[str]:

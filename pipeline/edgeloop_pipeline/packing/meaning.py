@@ -7,9 +7,20 @@ from collections.abc import Sequence
 
 import msgspec
 
+from edgeloop_contract.boxes import Final, Rows
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.preprocessing import Bgr, CenterCrop, Colour, Grayscale, Letterbox, Normalize, Resize, Step
-from edgeloop_contract.tasks import Classification, Detection, Keypoints, Multilabel, Regression, Segmentation, Task, Tensors
+from edgeloop_contract.tasks import (
+    Classification,
+    Detection,
+    Instances,
+    Keypoints,
+    Multilabel,
+    Regression,
+    Segmentation,
+    Task,
+    Tensors,
+)
 from edgeloop_contract.tensors import TensorSpec
 from edgeloop_exporters.model_files.description import InputMetadata, ModelFile
 from edgeloop_exporters.model_files.detectors import detector_of, labels_of, point_names, subjects_of
@@ -117,6 +128,10 @@ def _detection(
         said = f"a box has {detector.labels} scores, and" if detector.labels else "boxes have numbers of labels, and"
         raise UsageError(f"{model.path}: {said} there are {len(labels)} labels; give all of them with --labels")
     facts.append(detector.why)
+    if detector.prototypes and isinstance(detector.layout, Rows | Final):
+        return Instances(
+            labels=labels, decode=detector.layout, prototypes=detector.prototypes, prototype_channels=detector.prototype_channels
+        )  # fmt: skip
     return _with_points(Detection(labels=labels, decode=detector.layout), model, request, facts)
 
 
