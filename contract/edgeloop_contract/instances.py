@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -110,7 +111,7 @@ def grid_masks(task: Instances, outputs: Mapping[str, Array], found: Found, heig
 
 def mask_overlap(a: Array, b: Array) -> Array:
     """Intersection over union (n, m) of masks (n, h, w) and (m, h, w); 1 where both are empty."""
-    flat, other = (masks.reshape(len(masks), -1).astype(np.float32) for masks in (a, b))
+    flat, other = (masks.reshape(len(masks), math.prod(masks.shape[1:])).astype(np.float32) for masks in (a, b))
     both = flat @ other.T
     either = flat.sum(1)[:, None] + other.sum(1)[None] - both
     return np.asarray(np.divide(both, either, out=np.ones_like(both), where=either > 0))

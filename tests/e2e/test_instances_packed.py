@@ -125,7 +125,7 @@ def test_through_the_agent(tmp_path: Path) -> None:
         (line,) = eventually(lambda: agent.lines)
         body = json.dumps({"inputs": [tensor], "parameters": {"boxes": True}}).encode()
         answer = json.load(urlopen(Request(f"{agent.address}/v2/models/seg/infer", body)))
-        with urlopen(f"{agent.address}/picture") as shown:
+        with urlopen(f"{agent.address}/page/picture") as shown:
             drawn = np.asarray(Image.open(shown))
     edges, mask = expected(THINGS[0][0], 0)
     first = line["boxes"][0]
@@ -153,7 +153,7 @@ def test_a_canary_and_a_drift_reference(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[str, str]] = {
     "no such output": (f"{{{LAYOUT}, prototypes: output2}}", "masks need the output 'output2'"),
-    "another number of maps": (f"{{{LAYOUT.replace('8', '7')}, prototypes: output1}}", "3 labels|7 maps are needed"),
+    "another number of maps": (f"{{{LAYOUT.replace('8', '7')}, prototypes: output1}}", "3 scores"),
     "maps that are last": (f"{{{LAYOUT}, prototypes: output1, prototype_channels: last}}", "8 maps are needed, channels last"),
     "no coefficients": ("{layout: rows, rows: output0, channels: first, prototypes: output1}", "need a layout of rows"),
     "a layout without them": ("{layout: heatmap, stride: 4, prototypes: output1}", "--boxes"),
