@@ -58,6 +58,19 @@ def maps(count: int, stride: int = 4) -> np.ndarray:
     return found
 
 
+def posenet() -> dict[str, np.ndarray]:
+    """Logits of cells whose middles reach from the first pixel to the last one, and how far points are from them: y, then x."""
+    places, sure = points(17)
+    rows, columns = 4, 5
+    maps, offsets = np.full((1, rows, columns, 17), -30.0), np.zeros((1, rows, columns, 34))
+    for number, ((x, y), score) in enumerate(zip(places, sure, strict=True)):
+        at = np.array([(HEIGHT - 1) / (rows - 1), (WIDTH - 1) / (columns - 1)])
+        row, column = (np.array([y, x]) / at).astype(int)
+        maps[0, row, column, number] = np.log(score / (1 - score))
+        offsets[0, row, column, [number, number + 17]] = np.array([y, x]) - at * [row, column]
+    return {"float_heatmaps": maps, "float_short_offsets": offsets, "float_mid_offsets": np.zeros((1, rows, columns, 64))}
+
+
 def axes(count: int, split: int = 2) -> dict[str, np.ndarray]:
     places, sure = points(count)
     made = {"simcc_x": np.zeros((1, count, WIDTH * split)), "simcc_y": np.zeros((1, count, HEIGHT * split))}
@@ -88,6 +101,7 @@ KNOWN: dict[str, tuple[dict[str, np.ndarray], tuple[str, ...], str, float | None
     ),
     "axes by their names": (axes(17), (), "person", None, True, 0),
     "axes as said": (axes(3, 3), ("--boxes", "{layout: point_axes, points: 3, split: 3}", *THREE), "thing", None, True, 0),
+    "maps with offsets": (posenet(), (), "person", None, True, 0),
     "landmarks of a hand": (hand(1.0), ("--task", "keypoints"), "hand", 0.7311, False, 0),
     "rows in pixels": ({"out": PLACES.reshape(1, 6)}, ("--boxes", f"{{{ROWS}, values: 2}}", *THREE), "thing", 1.0, False, 0),
 }  # fmt: skip

@@ -155,7 +155,8 @@ class PointMaps(_Layout, frozen=True, kw_only=True, tag="point_maps"):
     """A map of scores for each point of one pose over the whole sample (HRNet, SimpleBaseline, ViTPose).
 
     A point is at the highest cell, moved by a quarter of a cell to its higher neighbours. `to_edges`: the middles of the outer
-    cells are the sample's outer pixels (unbiased coordinates); else the first cell begins with the sample.
+    cells are the sample's outer pixels (unbiased coordinates); else the first cell begins with the sample. `offsets`: an output of
+    2 × points maps, how far in pixels each point is from its cell, all of y before all of x, in place of the quarter (PoseNet).
     """
 
     maps: str = ""
@@ -163,6 +164,7 @@ class PointMaps(_Layout, frozen=True, kw_only=True, tag="point_maps"):
     channels: Channels = "first"
     activation: PoseActivation = "none"
     to_edges: bool = False
+    offsets: str = ""
 
 
 class PointAxes(_Layout, frozen=True, kw_only=True, tag="point_axes"):

@@ -21,7 +21,9 @@ def outputs_of(layout: Layout) -> list[str]:
         return [layout.rows, *([layout.presence] if layout.presence else [])]
     if isinstance(layout, PointAxes):
         return [layout.x, layout.y]
-    return [layout.maps if isinstance(layout, PointMaps) else layout.rows]
+    if isinstance(layout, PointMaps):
+        return [layout.maps, *([layout.offsets] if layout.offsets else [])]
+    return [layout.rows]
 
 
 class NamedOutputs:

@@ -39,7 +39,7 @@ def find_poses(layout: Pose, get: Callable[[str], Array], height: int, width: in
         if layout.presence:
             sure = _presence(layout, get(layout.presence), len(points))
     elif isinstance(layout, PointMaps):
-        points = _maps(layout, get(layout.maps), size)
+        points = _maps(layout, get(layout.maps), get(layout.offsets) if layout.offsets else None, size)
     else:
         points = _axes(layout, get(layout.x), get(layout.y), size)
     points[..., 2] = np.clip(points[..., 2], 0, 1)
@@ -72,26 +72,46 @@ def _presence(layout: PointRows, given: Array, count: int) -> Array:
     return _active(given.reshape(-1).astype(np.float32), layout.presence_activation)
 
 
-def _maps(layout: PointMaps, given: Array, size: Array) -> Array:
-    maps = given[0] if given.ndim == 4 and len(given) == 1 else given
-    if maps.ndim != 3 or maps.shape[0 if layout.channels == "first" else 2] != layout.points or min(maps.shape) < 1:
-        raise DataError(f"maps of shape {given.shape}; {layout.points} of them are needed, with two axes each")
-    maps = maps if layout.channels == "first" else np.moveaxis(maps, -1, 0)
+def _maps(layout: PointMaps, given: Array, offsets: Array | None, size: Array) -> Array:
+    maps = _first(given, layout.points, layout.channels)
     count, rows, columns = maps.shape
     flat = maps.reshape(count, -1)
     y, x = np.divmod(flat.argmax(1), columns)
     each = np.arange(count)
     found = np.empty((1, count, 3), np.float32)
-    for axis, (place, cells, moved) in enumerate(((x, columns, (0, 1)), (y, rows, (1, 0)))):
-        inner = (place > 0) & (place < cells - 1)  # a cell at the edge has no two neighbours
-        higher, lower = (
-            maps[each, np.clip(y + way * moved[0], 0, rows - 1), np.clip(x + way * moved[1], 0, columns - 1)].astype(np.float32)
-            for way in (1, -1)
-        )
-        at = place + QUARTER * np.sign(higher - lower) * inner
-        found[0, :, axis] = at * ((size[axis] - 1) / max(cells - 1, 1) if layout.to_edges else size[axis] / cells)
+    for axis, (place, cells) in enumerate(((x, columns), (y, rows))):
+        pixels = (size[axis] - 1) / max(cells - 1, 1) if layout.to_edges else size[axis] / cells
+        moved = _quarter(maps, y, x, axis) if offsets is None else np.float32(0)
+        found[0, :, axis] = (place + moved) * pixels
+    if offsets is not None:
+        moves = _first(offsets, 2 * layout.points, layout.channels)
+        if moves.shape[1:] != maps.shape[1:]:
+            raise DataError(f"offsets of shape {offsets.shape} for maps of shape {given.shape}; they need the same cells")
+        found[0, :, 1] += moves[each, y, x]
+        found[0, :, 0] += moves[each + count, y, x]
     found[0, :, 2] = _active(flat.max(1).astype(np.float32), layout.activation)
     return found
+
+
+def _first(given: Array, count: int, channels: str) -> Array:
+    """So many maps (count, rows, columns). Raises DataError."""
+    maps = given[0] if given.ndim == 4 and len(given) == 1 else given
+    if maps.ndim != 3 or maps.shape[0 if channels == "first" else 2] != count or min(maps.shape) < 1:
+        raise DataError(f"maps of shape {given.shape}; {count} of them are needed, with two axes each")
+    return maps if channels == "first" else np.moveaxis(maps, -1, 0)
+
+
+def _quarter(maps: Array, y: Array, x: Array, axis: int) -> Array:
+    """A quarter of a cell along one axis (0: x), to the higher neighbour; a cell at the edge has no two, and stays."""
+    count, rows, columns = maps.shape
+    place, cells = (y, rows) if axis else (x, columns)
+    higher, lower = (
+        maps[
+            np.arange(count), np.clip(y + way * axis, 0, rows - 1), np.clip(x + way * (1 - axis), 0, columns - 1)
+        ].astype(np.float32)
+        for way in (1, -1)
+    )  # fmt: skip
+    return np.asarray(QUARTER * np.sign(higher - lower) * ((place > 0) & (place < cells - 1)))
 
 
 def _axes(layout: PointAxes, x: Array, y: Array, size: Array) -> Array:

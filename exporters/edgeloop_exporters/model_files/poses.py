@@ -48,7 +48,7 @@ def pose_of(model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height: int
     if found := _axes(shapes, height, width) or _landmarks(model, shapes):
         return found
     if len(shapes) != 1:
-        return None
+        return _with_offsets(model, shapes)
     ((output, given),) = shapes.items()
     name, shape = output if len(model.outputs) > 1 else "", tuple(size for size in given if size != 1)
     if shape[-1:] == (BOXED,) and math.prod(shape) <= BOXED * FEW:
@@ -97,6 +97,26 @@ def _landmarks(model: ModelFile, shapes: Mapping[str, tuple[int, ...]]) -> Known
     )  # fmt: skip
     what = f"{name} {list(shapes[name])} holds {count} points of {values} values in pixels, {presence} whether they are there"
     return KnownPose(layout, False, what)
+
+
+def _with_offsets(model: ModelFile, shapes: Mapping[str, tuple[int, ...]]) -> KnownPose | None:
+    """Maps with channels last, and twice as many of offsets in pixels (PoseNet); other outputs are of pairs of points."""
+    plain = {name: shape[1:] if len(shape) == 4 and shape[0] == 1 else shape for name, shape in shapes.items()}
+    grids = [(name, shape) for name, shape in plain.items() if len(shape) == 3]
+    for name, shape in grids:
+        moves = next((other for other, given in grids if given == (*shape[:2], 2 * shape[2])), None)
+        if moves is None or shape[2] not in USUAL_SUBJECTS or min(shape[:2]) < 2:
+            continue
+        ends = next((tensor.activation for tensor in model.outputs if tensor.name == name), None)
+        layout = PointMaps(
+            maps=name, points=shape[2], channels="last", activation="none" if ends == "sigmoid" else "sigmoid", to_edges=True,
+            offsets=moves,
+        )  # fmt: skip
+        what = (
+            f"{name} {list(shapes[name])} holds a map of scores for each of {shape[2]} points, {moves} their offsets"
+        )
+        return KnownPose(layout, "heatmap" in name.lower() and "offset" in moves.lower(), what)
+    return None
 
 
 def _maps(
