@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import edgeloop
 from commands import edgeloop_here, sentence
+from constant_models import answering
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.boxes import PointAxes, PointMaps
 from edgeloop_contract.tasks import Keypoints
@@ -115,7 +116,8 @@ def test_axes_of_points_are_kept_in_both_runtimes(spots: Path, tmp_path: Path) -
 
 
 def test_what_is_not_sure_is_said(spots: Path, tmp_path: Path) -> None:
-    path = export(tmp_path / "net.onnx", True, ("a", "b"))
+    scores = np.random.default_rng(0).uniform(0, 1, (1, 3, SIDE * 2))
+    path = answering(tmp_path / "net.onnx", {"a": scores, "b": scores[..., ::-1]}, (SIDE, SIDE))
     base = ["compress", path, "--calibrate", spots, "--normalize", "unit", "--fit", "letterbox", "--prepare-only"]
     done = edgeloop_here(*base, "--labels", "spots", "--out", tmp_path / "guessed")
     assert done.returncode == 0 and "please check: a [3, 128] and b [3, 128] hold scores along the axes" in done.stderr, done.stderr
@@ -123,3 +125,22 @@ def test_what_is_not_sure_is_said(spots: Path, tmp_path: Path) -> None:
     assert done.returncode == 0 and "1 labels without names" in done.stderr and "3 points, without names" in done.stderr
     done = edgeloop_here(*base, "--labels", "a,b", "--out", tmp_path / "refused")
     assert "1 scores, and there are 2 labels" in sentence(done, done.returncode) and not (tmp_path / "refused").exists()
+
+
+def test_a_file_that_names_labels_of_another_output_is_a_pose_all_the_same(tmp_path: Path) -> None:
+    """A hand's file names left and right; only what says the points is compressed."""
+    rng, folder = np.random.default_rng(0), tmp_path / "hands"
+    folder.mkdir()
+    for number in range(20):
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)).save(folder / f"{number}.png")
+    row = np.concatenate([rng.uniform(4, 28, (21, 2)), np.zeros((21, 1))], 1).reshape(1, 63)
+    outputs = {"points": row, "presence": np.full((1, 1), 2.0), "side": np.ones((1, 1)), "world": row / 100}
+    model = answering(tmp_path / "hand.onnx", outputs, (32, 32), {"labels": "left\nright"})
+    out = tmp_path / "small"
+    done = edgeloop_here(
+        "compress", model, "--calibrate", folder, "--normalize", "unit", "--fit", "letterbox", "--prepare-only", "--out", out
+    )
+    assert done.returncode == 0, done.stderr
+    assert "points [63] holds 21 points of 3 values in pixels, presence whether they are there" in done.stderr
+    assert "what has these points is called hand" in done.stderr and "the model finds 20 boxes in 20 pictures" in done.stderr
+    assert '"outputs": ["points", "presence"]' in (out / "recipe.yaml").read_text()

@@ -138,6 +138,7 @@ def test_through_the_agent(tmp_path: Path) -> None:
     assert drawn.shape == (HEIGHT, WIDTH, 3) and edges[0] > 0
 
 
+@pytest.mark.long  # the same way as of poses
 def test_a_canary_and_a_drift_reference(tmp_path: Path) -> None:
     rng, folder = np.random.default_rng(0), tmp_path / "pictures"
     folder.mkdir()

@@ -112,9 +112,7 @@ def _with_offsets(model: ModelFile, shapes: Mapping[str, tuple[int, ...]]) -> Kn
             maps=name, points=shape[2], channels="last", activation="none" if ends == "sigmoid" else "sigmoid", to_edges=True,
             offsets=moves,
         )  # fmt: skip
-        what = (
-            f"{name} {list(shapes[name])} holds a map of scores for each of {shape[2]} points, {moves} their offsets"
-        )
+        what = f"{name} {list(shapes[name])} holds a map of scores for each of {shape[2]} points, {moves} their offsets"
         return KnownPose(layout, "heatmap" in name.lower() and "offset" in moves.lower(), what)
     return None
 

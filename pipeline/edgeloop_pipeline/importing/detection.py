@@ -18,7 +18,7 @@ from edgeloop_pipeline.recipe.settings import ImportedBoxes
 if TYPE_CHECKING:
     from edgeloop_pipeline.importing.output_meaning import Answer
 
-__all__ = ["found", "joined"]
+__all__ = ["found", "is_pose", "joined"]
 
 REMEDY = "say how its outputs give boxes with --boxes (docs/detection.md has the layouts)"
 
@@ -43,6 +43,18 @@ def joined(
     if request.drop_in:
         raise UsageError(f"--io original: the outputs of {request.model} are joined, as boxes; leave it out, or add --task tensors")
     return with_joined_outputs(content, known[1], str(request.model)), known[0]
+
+
+def is_pose(
+    model: ModelFile, shapes: Mapping[str, tuple[int, ...]], request: CompressRequest, picture: tuple[int, ...]
+) -> bool:  # fmt: skip
+    """Whether all outputs together are poses without boxes: a file may name labels of one of them, such as left and right."""
+    if len(picture) != 2 or request.outputs or not may_detect(request):
+        return False
+    if request.boxes is not None:
+        return isinstance(request.boxes.decode, POSES)
+    known = detector_of(model, shapes, picture[0], picture[1])
+    return known is not None and isinstance(known.layout, POSES)
 
 
 def found(
