@@ -117,10 +117,12 @@ def test_axes_of_points_are_kept_in_both_runtimes(spots: Path, tmp_path: Path) -
 
 def test_what_is_not_sure_is_said(spots: Path, tmp_path: Path) -> None:
     scores = np.random.default_rng(0).uniform(0, 1, (1, 3, SIDE * 2))
-    path = answering(tmp_path / "net.onnx", {"a": scores, "b": scores[..., ::-1]}, (SIDE, SIDE))
+    path = answering(tmp_path / "net.onnx", {"out_x": scores, "out_y": scores[..., ::-1]}, (SIDE, SIDE))
     base = ["compress", path, "--calibrate", spots, "--normalize", "unit", "--fit", "letterbox", "--prepare-only"]
     done = edgeloop_here(*base, "--labels", "spots", "--out", tmp_path / "guessed")
-    assert done.returncode == 0 and "please check: a [3, 128] and b [3, 128] hold scores along the axes" in done.stderr, done.stderr
+    assert done.returncode == 0 and "please check: out_x [3, 128] and out_y [3, 128] hold scores along the axes" in done.stderr, (
+        done.stderr
+    )
     done = edgeloop_here(*base, "--out", tmp_path / "unnamed")
     assert done.returncode == 0 and "1 labels without names" in done.stderr and "3 points, without names" in done.stderr
     done = edgeloop_here(*base, "--labels", "a,b", "--out", tmp_path / "refused")

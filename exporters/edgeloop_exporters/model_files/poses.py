@@ -13,6 +13,8 @@ __all__ = ["USUAL_NAMES", "USUAL_SUBJECTS", "KnownPose", "pose_of"]
 
 FEW = 20  # people that one answer has
 STRIDES = (2, 4, 8)  # of maps
+UNNAMED = (17, 133)  # points that tell maps from labels of pixels, of which there may be 21
+MAX_SPLIT = 4  # places of a pixel
 BOXED = 17 * 3 + 5  # values of one of several people: points, two corners, score
 LANDMARKS = {478: 3, 468: 3, 39: 5, 33: 5, 21: 3}  # points → values of each: x, y, depth; and of bodies visibility and presence
 VISIBLE = 3  # the place of a body's visibility in those
@@ -70,7 +72,8 @@ def _axes(shapes: Mapping[str, tuple[int, ...]], height: int, width: int) -> Kno
     if len(along) != 2 or len(across) != 2 or along[0] != across[0] or along[0] < 2:
         return None
     split = along[1] / width
-    if split < 1 or across[1] != height * split:
+    named = x.lower().endswith("x") and y.lower().endswith("y")
+    if not 1 <= split <= MAX_SPLIT or across[1] != height * split or not (named or along[0] in USUAL_SUBJECTS):
         return None
     sure = "simcc" in x.lower() and "simcc" in y.lower()
     what = f"{x} {list(shapes[x])} and {y} {list(shapes[y])} hold scores along the axes, {split:g} a pixel, of {along[0]} points"
@@ -130,7 +133,7 @@ def _maps(
         cells = (height // stride, width // stride)
         for first in (True, False):
             count, grid = (shape[0], shape[1:]) if first else (shape[2], shape[:2])
-            if grid == cells and (count in USUAL_SUBJECTS or (named and count > 1)):
+            if grid == cells and (count in UNNAMED or (named and count > 1)):
                 layout = PointMaps(maps=name, points=count, channels="first" if first else "last")
                 what = f"{output} {list(given)} holds a map of scores for each of {count} points, a cell for {stride} pixels"
                 return KnownPose(layout, named, what)
