@@ -168,9 +168,10 @@ def _taken(variant: Variant, spec: TensorSpec, sample: TensorSpec) -> Iterator[s
         yield f"variant {variant.name} takes shape {spec.shape}, the sample has {sample.shape}"
     integer, float_sample = spec.dtype not in ("float16", "float32", "float64"), sample.dtype.startswith("float")
     if integer and spec.dtype != sample.dtype and (sample.dtype, spec.dtype) != ("uint8", "int8"):
-        if not float_sample:
+        wider = spec.quantization is None and np.can_cast(DTYPES[sample.dtype], DTYPES[spec.dtype], "safe")
+        if not float_sample and not wider:
             yield f"variant {variant.name} takes {spec.dtype}, the sample is {sample.dtype}"
-        elif spec.quantization is None:
+        elif float_sample and spec.quantization is None:
             yield f"variant {variant.name} takes {spec.dtype} without a scale; a sample of {sample.dtype} cannot become that"
 
 

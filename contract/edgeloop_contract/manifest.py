@@ -53,7 +53,8 @@ class Variant(Part, frozen=True):
     """One shipped model file, with the tensors that it takes and gives.
 
     A prepared sample becomes an input by its types: equal types pass as they are; uint8 counts become int8 as count − 128; floats
-    become integers by the input's quantization; counts become floats by value. `states`: tensors that the file feeds back.
+    become integers by the input's quantization; counts become floats and wider whole numbers by value. `states`: tensors that the
+    file feeds back.
     `kept_inside`: the runtime itself keeps state from call to call, and this is when it begins anew. `provider`: ONNX Runtime's
     provider that the file is made for, such as TensorRT: other ones run it too, where other variants are the better choice.
     """

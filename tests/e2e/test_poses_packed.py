@@ -9,9 +9,11 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
 import edgeloop
+from bundles import onnx_file
 from commands import edgeloop_here, sentence
 from constant_models import answering
 from edgeloop_agent.updates import canary
@@ -134,6 +136,33 @@ def test_points_in_pixels_of_the_picture(name: str, tmp_path: Path) -> None:
     assert box.score == pytest.approx(mean if score is None else score, abs=1e-3)
     around = [18, 10, 48, 40] if name == "MoveNet of several" else [*(PLACES.min(0) + moved), *(PLACES.max(0) + moved)]
     assert box.box == pytest.approx((np.array(around) - [8, 0, 8, 0]) * 2, abs=0.02)
+
+
+@pytest.mark.parametrize("kind", ["INT32", "UINT8"])
+def test_pictures_as_whole_numbers(kind: str, tmp_path: Path) -> None:
+    """As MoveNet's makers ship it: channels last, counts in 32 bits."""
+    nodes = [
+        helper.make_node("Cast", ["input"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["f"], ["m"], axes=[1, 2, 3], keepdims=1), helper.make_node("Mul", ["m", "none"], ["n"]),
+        helper.make_node("Add", ["rows", "n"], ["output_0"]),
+    ]  # fmt: skip
+    content = onnx_file(
+        nodes, [("input", getattr(TensorProto, kind), [1, HEIGHT, WIDTH, 3])], [("output_0", TensorProto.FLOAT, [1, 1, 17, 3])],
+        rows=movenet().astype(np.float32), none=np.zeros(1, np.float32),
+    )  # fmt: skip
+    (tmp_path / "m.onnx").write_bytes(content)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(12):
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (96, 96, 3)).astype(np.uint8)).save(folder / f"{number}.png")
+    done = edgeloop_here("pack", tmp_path / "m.onnx", "--out", tmp_path / "m.edgeloop", "--preprocess", STEPS)
+    assert done.returncode == 0, done.stderr
+    answer = edgeloop.open(tmp_path / "m.edgeloop")(np.full((96, 96, 3), 110, np.uint8))
+    assert answer.boxes is not None and answer.boxes[0].points is not None
+    assert [point.point for point in answer.boxes[0].points[:3]] == [pytest.approx(at, abs=0.02) for at in IN_PICTURE]
+    words = ("--calibrate", folder, "--fit", "letterbox", "--prepare-only", "--out", tmp_path / "small")
+    done = edgeloop_here("compress", tmp_path / "m.onnx", *words)
+    assert done.returncode == 0 and "it takes whole numbers" in done.stderr, done.stderr
 
 
 def test_what_is_not_there_is_not_answered(tmp_path: Path) -> None:
