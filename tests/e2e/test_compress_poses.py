@@ -125,8 +125,15 @@ def test_what_is_not_sure_is_said(spots: Path, tmp_path: Path) -> None:
     )
     done = edgeloop_here(*base, "--out", tmp_path / "unnamed")
     assert done.returncode == 0 and "1 labels without names" in done.stderr and "3 points, without names" in done.stderr
-    done = edgeloop_here(*base, "--labels", "a,b", "--out", tmp_path / "refused")
+    done = edgeloop_here(*base, "--labels", "a,b", "--boxes", "{layout: point_axes, points: 3}", "--out", tmp_path / "refused")
     assert "1 scores, and there are 2 labels" in sentence(done, done.returncode) and not (tmp_path / "refused").exists()
+    maps = answering(tmp_path / "maps.onnx", {"out": np.random.default_rng(0).uniform(0, 1, (1, 17, 16, 16))}, (SIDE, SIDE))
+    base[1] = maps
+    labels = ",".join(f"label {number}" for number in range(17))
+    done = edgeloop_here(*base, "--labels", labels, "--out", tmp_path / "pixels")
+    assert done.returncode == 0 and "the share of pixels with the same label" in done.stderr
+    done = edgeloop_here(*base, "--out", tmp_path / "maps")
+    assert done.returncode == 0 and "please check: out [17, 16, 16] holds a map of scores for each of 17 points" in done.stderr
 
 
 def test_a_file_that_names_labels_of_another_output_is_a_pose_all_the_same(tmp_path: Path) -> None:

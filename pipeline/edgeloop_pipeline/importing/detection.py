@@ -53,8 +53,17 @@ def is_pose(
         return False
     if request.boxes is not None:
         return isinstance(request.boxes.decode, POSES)
-    known = detector_of(model, shapes, picture[0], picture[1])
+    known = _known(model, shapes, request, picture)
     return known is not None and isinstance(known.layout, POSES)
+
+
+def _known(
+    model: ModelFile, shapes: Mapping[str, tuple[int, ...]], request: CompressRequest, picture: tuple[int, ...]
+) -> Detector | None:  # fmt: skip
+    """What the outputs are by themselves. Several labels are of pixels, and not of what is only likely a pose."""
+    known = detector_of(model, shapes, picture[0], picture[1])
+    likely = known is not None and isinstance(known.layout, POSES) and not known.sure
+    return None if likely and len(request.labels) > 1 else known
 
 
 def found(
@@ -68,7 +77,7 @@ def found(
         return False
     asked = request.task == "detection" or request.boxes is not None or request.measure == "boxes" or bool(request.points)
     if len(picture) == 2 and detector is None:
-        detector = detector_of(model, shapes, picture[0], picture[1]) if request.boxes is None else None
+        detector = _known(model, shapes, request, picture) if request.boxes is None else None
         if request.boxes is not None:
             detector = Detector(request.boxes.decode, labels_of(request.boxes.decode, shapes) or 0, True, "boxes, as said")
     if detector is None:
