@@ -14,7 +14,7 @@ from edgeloop_contract.tasks import Instances, Keypoints
 
 __all__ = ["detection_problems"]
 
-MAX_POSE_VALUES = 1 << 24  # of an output that says poses
+MAX_POSE_VALUES = 1 << 22  # of an output that says poses
 
 
 def detection_problems(manifest: Manifest, task: Detection) -> Iterator[str]:
@@ -106,11 +106,15 @@ def _poses(manifest: Manifest, task: Detection, layout: Pose) -> Iterator[str]:
     """Whether every model file's outputs can be read as these poses: zeros of their shapes are."""
     if len(task.labels) != 1:
         yield f"poses without boxes have one label, and the task has {len(task.labels)}"
-    if len(manifest.sample.shape) != 3:
+    if len(manifest.sample.shape) != 3 or min(manifest.sample.shape) < 1:
         return
+    wanted = outputs_of(layout)
     for variant in manifest.variants:
-        small = [spec for spec in variant.outputs if math.prod(spec.shape) <= MAX_POSE_VALUES]
-        zeros = {spec.name: np.zeros(spec.shape, np.float32) for spec in small}
+        read = [spec for spec in variant.outputs if spec.name in wanted or len(variant.outputs) == 1]
+        if any(min(spec.shape, default=1) < 1 or math.prod(spec.shape) > MAX_POSE_VALUES for spec in read):
+            yield f"variant {variant.name}: poses are read from outputs of 1 to {MAX_POSE_VALUES:,} values"
+            continue
+        zeros = {spec.name: np.zeros(spec.shape, np.float32) for spec in read}
         try:
             find_boxes(layout, zeros, *manifest.sample.shape[:2], score_threshold=0.0, iou_threshold=1.0, most=1)
         except DataError as error:
