@@ -11,11 +11,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from edgeloop_contract.arrays import DTYPES
-from edgeloop_contract.boxes import Distances, Final, Priors, Rows, outputs_of, placement, places_of
+from edgeloop_contract.boxes import placement
+from edgeloop_contract.detection_consistency import detection_problems
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import SCORES, Anomaly, Classification, Detection, Manifest, Regression, TensorSpec, Variant
 from edgeloop_contract.preprocessing import Tokenize, sizes_after
-from edgeloop_contract.tasks import Keypoints, Segmentation, Tensors, names_of
+from edgeloop_contract.tasks import Segmentation, Tensors, names_of
 
 __all__ = ["outputs", "problems"]
 
@@ -95,7 +96,7 @@ def _task(manifest: Manifest) -> Iterator[str]:
     if isinstance(task, Detection | Segmentation):
         yield from _picture(manifest)
     if isinstance(task, Detection):
-        yield from _detection(manifest, task)
+        yield from detection_problems(manifest, task)
     if isinstance(task, Regression | Anomaly) and (0 in task.std or not np.isfinite([*task.mean, *task.std]).all()):
         yield "the task's mean and std must be finite, and no std 0"
     if isinstance(task, Anomaly) and len(task.mean) not in (1, manifest.sample.shape[-1] if manifest.sample.shape else 1):
@@ -110,77 +111,6 @@ def _picture(manifest: Manifest) -> Iterator[str]:
         placement(manifest.preprocessing, 1, 1)
     except DataError as error:
         yield str(error)
-
-
-def _detection(manifest: Manifest, task: Detection) -> Iterator[str]:
-    """Whether the declared layout can be read from every model file."""
-    if manifest.probe:
-        return
-    layout, wanted = task.decode, outputs_of(task.decode)
-    if isinstance(task, Keypoints):
-        yield from _points(manifest, task)
-    places = places_of(layout, *manifest.sample.shape[:2]) if len(manifest.sample.shape) == 3 else None
-    for variant in manifest.variants:
-        shapes = {spec.name: spec.shape for spec in variant.outputs}
-        if len(wanted) == len(shapes) == 1:
-            shapes = {wanted[0]: next(iter(shapes.values()))}
-        for name in wanted:
-            if name not in shapes:
-                yield f"boxes need the output {name!r}, which variant {variant.name} does not give"
-            elif places is not None:
-                last = not isinstance(layout, Distances) or layout.channels == "last"
-                found = _of_one(shapes[name])
-                if len(found) != 2 or found[0 if last else 1] != places:
-                    size = f"{manifest.sample.shape[0]} × {manifest.sample.shape[1]} pixels"
-                    what = f"variant {variant.name} gives {name or 'an output'} of shape {shapes[name]}"
-                    yield f"{what}; the layout {_tag(layout)} makes {places} rows of {size}"
-                elif (values := found[1 if last else 0]) != (each := _box_values(layout, name) or values):
-                    yield f"variant {variant.name} gives boxes of {values} values; the layout {_tag(layout)} has {each}"
-        if isinstance(layout, Distances | Priors) and layout.scores != layout.boxes and len(shapes.get(layout.scores, ())) == 2:
-            last = not isinstance(layout, Distances) or layout.channels == "last"
-            labels = shapes[layout.scores][1 if last else 0] - (isinstance(layout, Priors) and layout.background)
-            if labels != len(task.labels):
-                yield f"variant {variant.name} gives scores of {labels} labels, the task has {len(task.labels)}"
-
-
-def _box_values(layout: object, name: str) -> int | None:
-    """How many values a box has in this output; None where it is not of boxes alone."""
-    if not isinstance(layout, Distances | Priors) or name != layout.boxes or layout.boxes == layout.scores:
-        return None
-    return 4 * max(1, layout.bins) if isinstance(layout, Distances) else 4
-
-
-def _points(manifest: Manifest, task: Keypoints) -> Iterator[str]:
-    """Whether every model file says three values for each point of a cell, or as many in each row as the layout says."""
-    layout = task.decode
-    if isinstance(layout, Rows | Final):
-        least = (6 if isinstance(layout, Final) else 4 + layout.objectness + len(task.labels)) + layout.points * layout.point_values
-        for variant in manifest.variants:
-            shapes = [spec.shape for spec in variant.outputs if spec.name == layout.rows or len(variant.outputs) == 1]
-            shape = shapes[0] if shapes else []
-            last = isinstance(layout, Final) or layout.channels == "last"
-            found = shape[1:] if len(shape) == 3 else shape
-            if len(found) == 2 and found[1 if last else 0] != least:
-                yield f"variant {variant.name} gives rows of {found[1 if last else 0]} values; box, scores and points are {least}"
-        return
-    places = places_of(layout, *manifest.sample.shape[:2]) if len(manifest.sample.shape) == 3 else 0
-    needed = [places or 0, 3 * len(task.points)]
-    needed = needed if isinstance(layout, Distances) and layout.channels == "last" else needed[::-1]
-    for variant in manifest.variants:
-        named = next((spec.shape for spec in variant.outputs if spec.name == task.points_output), None)
-        if named is None or _of_one(named) != needed:
-            given = "does not give" if named is None else f"gives with shape {named}"
-            why = f"{places} cells of {len(task.points)} points are needed, as {needed}"
-            yield f"points need the output {task.points_output!r}, which variant {variant.name} {given}; {why}"
-
-
-def _of_one(shape: list[int]) -> list[int]:
-    """The shape of one sample's rows: a leading 1 of an output without a batch dimension says nothing."""
-    return shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
-
-
-def _tag(layout: object) -> str:
-    return str(layout.__struct_config__.tag)  # type: ignore[attr-defined]
 
 
 def _drift(manifest: Manifest) -> Iterator[str]:
@@ -238,9 +168,10 @@ def _taken(variant: Variant, spec: TensorSpec, sample: TensorSpec) -> Iterator[s
         yield f"variant {variant.name} takes shape {spec.shape}, the sample has {sample.shape}"
     integer, float_sample = spec.dtype not in ("float16", "float32", "float64"), sample.dtype.startswith("float")
     if integer and spec.dtype != sample.dtype and (sample.dtype, spec.dtype) != ("uint8", "int8"):
-        if not float_sample:
+        wider = spec.quantization is None and np.can_cast(DTYPES[sample.dtype], DTYPES[spec.dtype], "safe")
+        if not float_sample and not wider:
             yield f"variant {variant.name} takes {spec.dtype}, the sample is {sample.dtype}"
-        elif spec.quantization is None:
+        elif float_sample and spec.quantization is None:
             yield f"variant {variant.name} takes {spec.dtype} without a scale; a sample of {sample.dtype} cannot become that"
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 
 from edgeloop_contract.manifest import INPUT, SCORES, Canary, Classification, Manifest, Variant
-from edgeloop_contract.tasks import Detection, Keypoints, Multilabel, Segmentation, Tensors
+from edgeloop_contract.tasks import Detection, Instances, Keypoints, Multilabel, Segmentation, Tensors
 from edgeloop_contract.tensors import TensorSpec
 
 __all__ = ["lowest_reader", "used"]
 
 # features that readers of schema 2 do not know
-READER_3 = {"step tokenize", "task detection", "task segmentation", "task multilabel", "task keypoints"}
+READER_3 = {"step tokenize", "task detection", "task segmentation", "task multilabel", "task keypoints", "task instances"}
 
 DTYPES_1 = {"uint8", "int8", "int16", "float32"}
 TENSOR_1 = {"dtype", "shape", "quantization"}
@@ -38,7 +38,8 @@ def _used(manifest: Manifest) -> Iterator[str]:
     if isinstance(manifest.task, Tensors):
         yield "task tensors"
     if isinstance(manifest.task, Detection):
-        yield "task keypoints" if isinstance(manifest.task, Keypoints) else "task detection"
+        named = {Keypoints: "task keypoints", Instances: "task instances"}
+        yield named.get(type(manifest.task), "task detection")
     if isinstance(manifest.task, Segmentation):
         yield "task segmentation"
     if isinstance(manifest.task, Multilabel):

@@ -10,6 +10,7 @@ from edgeloop_contract.tasks import (
     Anomaly,
     Classification,
     Detection,
+    Instances,
     Keypoints,
     Multilabel,
     Regression,
@@ -21,8 +22,9 @@ from edgeloop_contract.tensors import Part, Precision, Quantization, Reset, Runt
 
 __all__ = [
     "SCHEMA", "Anomaly", "Canary", "Cascade", "ChannelStatistics", "Classification", "Coding", "Cost", "Cut", "Detection",
-    "Estimate", "Exit", "File", "GoldenTensor", "Input", "Keypoints", "Manifest", "Multilabel", "Packed", "Precision", "Provenance",
-    "Quantization", "Regression", "Runtime", "Segmentation", "Split", "State", "Task", "TensorSpec", "Tensors", "Variant",
+    "Estimate", "Exit", "File", "GoldenTensor", "Input", "Instances", "Keypoints", "Manifest", "Multilabel", "Packed",
+    "Precision", "Provenance", "Quantization", "Regression", "Runtime", "Segmentation", "Split", "State", "Task", "TensorSpec",
+    "Tensors", "Variant",
 ]  # fmt: skip
 
 SCHEMA = 3  # the newest that this release reads. A release that adds a step, a task or a field that readers need raises it.
@@ -51,7 +53,8 @@ class Variant(Part, frozen=True):
     """One shipped model file, with the tensors that it takes and gives.
 
     A prepared sample becomes an input by its types: equal types pass as they are; uint8 counts become int8 as count − 128; floats
-    become integers by the input's quantization; counts become floats by value. `states`: tensors that the file feeds back.
+    become integers by the input's quantization; counts become floats and wider whole numbers by value. `states`: tensors that the
+    file feeds back.
     `kept_inside`: the runtime itself keeps state from call to call, and this is when it begins anew. `provider`: ONNX Runtime's
     provider that the file is made for, such as TensorRT: other ones run it too, where other variants are the better choice.
     """

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from edgeloop_contract.arrays import Array
@@ -9,11 +10,22 @@ from edgeloop_contract.boxes import Placement
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.tasks import Segmentation
 
-__all__ = ["BACKGROUNDS", "NOWHERE", "in_picture", "label_grid", "logits_of", "mask_of", "numbers_of", "run_lengths"]
+__all__ = ["BACKGROUNDS", "NOWHERE", "RunLengths", "in_picture", "label_grid", "logits_of", "mask_of", "numbers_of", "run_lengths"]
 
 BACKGROUNDS = ("background", "__background__")  # labels that widely used models give what is nothing
 TINY = np.float32(1e-7)
 NOWHERE = 255  # the number of a pixel without a label: unknown truth, or outside of what the model saw
+
+
+class RunLengths(msgspec.Struct, frozen=True):
+    """COCO's uncompressed run lengths. `size`: height and width. `counts`: column by column, first the pixels outside."""
+
+    size: list[int]
+    counts: list[int]
+
+    def pixels(self) -> Array:
+        """(height, width) bool."""
+        return mask_of(self.counts, *self.size)
 
 
 def logits_of(task: Segmentation, scores: Array) -> Array:

@@ -4,17 +4,16 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgeloop_contract.boxes import Layout, has_points
+from edgeloop_contract.boxes import MAX_POINTS, Final, Layout, Rows, has_points
 from edgeloop_contract.settings import Fraction01
 from edgeloop_contract.tensors import Part
 
 __all__ = [
-    "NOT_KNOWN", "Anomaly", "Classification", "Detection", "Keypoints", "Multilabel", "Regression", "Segmentation", "Task",
-    "Tensors", "names_of",
+    "NOT_KNOWN", "Anomaly", "Classification", "Detection", "Instances", "Keypoints", "Multilabel", "Regression", "Segmentation",
+    "Task", "Tensors", "names_of",
 ]  # fmt: skip
 
 NOT_KNOWN = 255  # of a label: whether a sample has it is not known
-MAX_POINTS = 256  # of a box
 MAX_MASKS = 255  # labels of pixels: a byte says them, and 255 is no label
 
 
@@ -110,6 +109,21 @@ class Keypoints(Detection, frozen=True, kw_only=True, tag="keypoints"):
             raise ValueError("points have different names, and the layout has as many: distances, or rows that say how many")
 
 
+class Instances(Detection, frozen=True, kw_only=True, tag="instances"):
+    """Boxes with masks. Rows end in a mask's coefficients, by which the output `prototypes` is weighted.
+
+    `prototypes`: (coefficients, height, width) over the whole sample; `prototype_channels`: "last": (height, width, coefficients).
+    """
+
+    decode: Rows | Final
+    prototypes: str
+    prototype_channels: Literal["first", "last"] = "first"
+
+    def __post_init__(self) -> None:
+        if not self.decode.coefficients or self.decode.points or self.decode.rows in ("", self.prototypes):
+            raise ValueError("masks of things need a layout of rows that names its output, with coefficients and without points")
+
+
 class Segmentation(_Task, frozen=True, kw_only=True, tag="segmentation"):
     """A label for each pixel. Scores are (labels, height, width): a grid over the prepared sample, coarser or as fine.
 
@@ -143,7 +157,7 @@ class Segmentation(_Task, frozen=True, kw_only=True, tag="segmentation"):
         return 1 if self.single or self.scores == "numbers" else len(self.labels)
 
 
-Task = Classification | Multilabel | Regression | Anomaly | Tensors | Detection | Keypoints | Segmentation
+Task = Classification | Multilabel | Regression | Anomaly | Tensors | Detection | Keypoints | Instances | Segmentation
 
 
 def names_of(task: Task) -> list[str]:

@@ -12,7 +12,9 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes import Distances, Final, Found, Placement, Rows, find_boxes, find_points, iou_matrix
 from edgeloop_contract.drift import MAX_ANSWERS
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.tasks import Detection, Keypoints
+from edgeloop_contract.instances import masks_in_picture, run_lengths_at
+from edgeloop_contract.masks import RunLengths
+from edgeloop_contract.tasks import Detection, Instances, Keypoints
 
 __all__ = [
     "Box", "Part", "Point", "box_answers", "box_feature_names", "box_features", "count_found", "found_boxes", "found_points",
@@ -51,7 +53,7 @@ class Box(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `track`: the number of its track, where frames are followed; boxes of one object in several frames have the same one.
     `then`: what the models of chains say of it, by their names. `points`: all of them in the model's order, of a model that finds
-    points.
+    points. `mask`: its pixels, of a model that finds those.
     """
 
     label: str
@@ -60,6 +62,7 @@ class Box(msgspec.Struct, frozen=True, omit_defaults=True):
     track: int | None = None
     then: dict[str, Part] | None = None
     points: list[Point] | None = None
+    mask: RunLengths | None = None
 
 
 def found_boxes(task: Detection, outputs: Mapping[str, Array], height: int, width: int, least: float | None = None) -> Found:
@@ -75,15 +78,29 @@ def box_answers(task: Detection, outputs: Mapping[str, Array], height: int, widt
     found = found_boxes(task, outputs, height, width)
     boxes = found.boxes.astype(np.float64) if place is None else place.to_picture(found.boxes)
     # A box without area lies in the border of a letterbox.
-    inside = (boxes[:, 2] - boxes[:, 0] > LEAST_SIDE) & (boxes[:, 3] - boxes[:, 1] > LEAST_SIDE)
+    inside = np.flatnonzero((boxes[:, 2] - boxes[:, 0] > LEAST_SIDE) & (boxes[:, 3] - boxes[:, 1] > LEAST_SIDE))
+    found, boxes = found.chosen(inside), boxes[inside]
     points = _points(task, outputs, found, height, width, place)
+    masks = _masks(task, outputs, found, boxes, height, width, place or Placement(height, width))
     return [
         Box(
             label_name(task, int(found.labels[i])), round(float(found.scores[i]), SCORE_DIGITS),
             [round(edge, PIXEL_DIGITS) for edge in boxes[i].tolist()], points=None if points is None else points[i],
+            mask=None if masks is None else masks[i],
         )
-        for i in np.flatnonzero(inside).tolist()
+        for i in range(len(boxes)) if masks is None or len(masks[i].counts) > 1
     ]  # fmt: skip
+
+
+def _masks(
+    task: Detection, outputs: Mapping[str, Array], found: Found, boxes: Array, height: int, width: int, place: Placement
+) -> list[RunLengths] | None:  # fmt: skip
+    """The pixels of each box's thing, in the picture; None of a model without masks. One without a pixel is one run."""
+    if not isinstance(task, Instances):
+        return None
+    size = [place.height, place.width]
+    each = masks_in_picture(task, outputs, found, boxes, height, width, place)
+    return [RunLengths(size, run_lengths_at(mask, top, left, *size)) for mask, top, left in each]
 
 
 def _points(
@@ -106,6 +123,8 @@ def _points(
 
 def found_points(task: Keypoints, outputs: Mapping[str, Array], found: Found, height: int, width: int) -> Array:
     """The points (n, points, 3) of boxes that were found: x and y in pixels of the sample, and score. Raises DataError."""
+    if found.points is not None:
+        return found.points
     layout = task.decode
     assert found.rows is not None and isinstance(layout, Distances | Rows | Final)
     name = task.points_output if isinstance(layout, Distances) else layout.rows or next(iter(outputs))

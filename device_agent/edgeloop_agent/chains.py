@@ -18,7 +18,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError, UsageError
 from edgeloop_contract.manifest import Manifest
 from edgeloop_contract.settings import nearest
-from edgeloop_contract.tasks import Detection, Segmentation
+from edgeloop_contract.tasks import Detection, Instances, Segmentation
 
 __all__ = ["Chains", "check_chains"]
 
@@ -40,7 +40,7 @@ def check_chains(chains: Sequence[Chain], manifests: Mapping[str, Manifest], fir
             raise UsageError(f"{where}.boxes_of: no chain before this one asks {boxes_of}; write that chain first")
         if chain.model in reached:
             raise UsageError(f"{where}.model: {chain.model} is asked already; a chain leads to each model once")
-        if len(into.inputs) != 1 or len(into.sample.shape) != 3 or isinstance(into.task, Segmentation):
+        if len(into.inputs) != 1 or len(into.sample.shape) != 3 or isinstance(into.task, Segmentation | Instances):
             raise UsageError(f"{where}.model: {chain.model} answers no crops; name a model whose one input is a picture")
         for label in chain.labels:
             if label not in task.labels:

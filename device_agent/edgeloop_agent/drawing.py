@@ -41,7 +41,7 @@ def drawn(picture: Array, boxes: Sequence[Box], masks: Sequence[Mask] = ()) -> A
     if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)) or not picture.size:
         what = f"an array of shape {picture.shape}, {picture.dtype}"
         raise DataError(f"{what}; boxes and masks are drawn into pictures (height, width, 3) of uint8")
-    picture = painted(picture, masks) if masks else picture
+    picture = painted(picture, masks, boxes=boxes) if masks or any(box.mask for box in boxes) else picture
     image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
     pen, shorter = ImageDraw.Draw(image), min(image.size)
     font = _font(max(SMALLEST_TEXT, shorter // TEXT_SHARE))
@@ -63,17 +63,19 @@ def drawn(picture: Array, boxes: Sequence[Box], masks: Sequence[Mask] = ()) -> A
     return image
 
 
-def painted(picture: Array, masks: Sequence[Mask], step: int = 1) -> Array:
+def painted(picture: Array, masks: Sequence[Mask], step: int = 1, boxes: Sequence[Box] = ()) -> Array:
     """Half of each mask's colour over a picture (H, W), (H, W, 1) or (H, W, 3), uint8. A mask of another size is left out.
 
-    `step`: the picture has every so many pixels of those that the masks are of.
+    `step`: the picture has every so many pixels of those that the masks are of. `boxes`: whose own masks have the boxes' colours.
     """
     whole = picture[..., None] if picture.ndim == 2 else picture
     found = np.broadcast_to(whole, (*whole.shape[:2], 3)).copy()
-    for mask in masks:
+    named = [(mask.mask, zlib.crc32(mask.label.encode())) for mask in masks]
+    of_boxes = [(box.mask, _number(box)) for box in reversed(boxes) if box.mask is not None]
+    for mask, number in (*named, *of_boxes):
         inside = mask.pixels()[::step, ::step]
         if inside.shape == found.shape[:2]:
-            colour = COLOURS[zlib.crc32(mask.label.encode()) % len(COLOURS)]
+            colour = COLOURS[number % len(COLOURS)]
             rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.uint16)
             found[inside] = ((found[inside].astype(np.uint16) + rgb) // 2).astype(np.uint8)
     return found

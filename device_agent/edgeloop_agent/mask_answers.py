@@ -10,19 +10,12 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes import Placement
 from edgeloop_contract.drift import MAX_ANSWERS
-from edgeloop_contract.masks import in_picture, label_grid, logits_of, mask_of, numbers_of, run_lengths
+from edgeloop_contract.masks import RunLengths, in_picture, label_grid, logits_of, numbers_of, run_lengths
 from edgeloop_contract.tasks import Segmentation
 
 __all__ = ["Mask", "RunLengths", "found_labels", "mask_answers", "mask_feature_names", "mask_features"]
 
 DIGITS = 4
-
-
-class RunLengths(msgspec.Struct, frozen=True):
-    """COCO's uncompressed run lengths. `size`: height and width. `counts`: column by column, first the pixels outside."""
-
-    size: list[int]
-    counts: list[int]
 
 
 class Mask(msgspec.Struct, frozen=True):
@@ -35,7 +28,7 @@ class Mask(msgspec.Struct, frozen=True):
 
     def pixels(self) -> Array:
         """(height, width) bool."""
-        return mask_of(self.mask.counts, *self.mask.size)
+        return self.mask.pixels()
 
 
 def _values(task: Segmentation, outputs: Mapping[str, Array]) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeloop_agent.box_answers import PIXEL_DIGITS, Box
 from edgeloop_agent.mask_answers import Mask, RunLengths
+from edgeloop_contract.instances import run_lengths_at
 from edgeloop_contract.masks import run_lengths
 
 __all__ = ["in_whole", "moved"]
@@ -20,12 +21,15 @@ def in_whole(
     boxes: list[Box] | None, masks: list[Mask] | None, region: Sequence[int], size: Sequence[int]
 ) -> tuple[list[Box] | None, list[Mask] | None]:  # fmt: skip
     """`region`: left, top, right, bottom of the part; `size`: height and width of the whole."""
-    found = None if boxes is None else moved(boxes, region)
+    found = None if boxes is None else moved(boxes, region, size)
     return found, None if masks is None else [_spread(mask, region, size) for mask in masks]
 
 
-def moved(boxes: Sequence[Box], corner: Sequence[int]) -> list[Box]:
-    """Boxes of a crop, with their points, in the picture. `corner`: left and top of the crop."""
+def moved(boxes: Sequence[Box], corner: Sequence[int], size: Sequence[int] | None = None) -> list[Box]:
+    """Boxes of a crop, with their points, in the picture. `corner`: left and top of the crop.
+
+    `size`: height and width of the picture; None: boxes have no masks.
+    """
     x, y = corner[:2]
     found = []
     for box in boxes:
@@ -36,7 +40,10 @@ def moved(boxes: Sequence[Box], corner: Sequence[int]) -> list[Box]:
         ]
         found.append(
             msgspec.structs.replace(
-                box, box=[round(edge, PIXEL_DIGITS) for edge in (x1 + x, y1 + y, x2 + x, y2 + y)], points=points
+                box,
+                box=[round(edge, PIXEL_DIGITS) for edge in (x1 + x, y1 + y, x2 + x, y2 + y)],
+                points=points,
+                mask=box.mask and size and RunLengths(list(size), run_lengths_at(box.mask.pixels(), y, x, *size)),
             )
         )
     return found

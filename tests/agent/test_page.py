@@ -19,6 +19,7 @@ from PIL import Image
 
 from commands import command, sentence
 from edgeloop_agent.answering import AnswerLine
+from edgeloop_agent.box_answers import Box, Point
 from edgeloop_agent.config import Api
 from edgeloop_agent.local_api.access import Door
 from edgeloop_agent.local_api.connection import Request
@@ -229,3 +230,16 @@ def test_large_pictures_are_shown_small_and_masks_are_painted() -> None:
     shown = np.asarray(Image.open(io.BytesIO(as_shown(np.zeros((10, 10, 3), np.uint8), [line]))))
     assert shown[:, 7:].max() > 60 and shown[:, :3].max() < 40
     assert in_words(line) == "nucleus 50%" and as_shown(np.zeros((4, 4, 2), np.uint8), []) == b""
+
+
+def test_points_and_masks_of_boxes_lie_where_they_are_in_a_smaller_picture() -> None:
+    points = [Point("nose", 0.9, [1200.0, 400.0])]
+    runs = RunLengths([800, 1600], [800 * 200, 800 * 100, 800 * 1300])  # columns 200 to 299
+    boxes = [
+        Box("person", 0.9, [1000.0, 200.0, 1400.0, 600.0], points=points),
+        Box("dog", 0.8, [200.0, 100.0, 300.0, 700.0], mask=runs),
+    ]
+    shown = np.asarray(Image.open(io.BytesIO(as_shown(np.zeros((800, 1600, 3), np.uint8), [AnswerLine("x", 0, boxes=boxes)]))))
+    assert shown.shape == (200, 400, 3)
+    assert shown[100, 300].max() > 100 and shown[60:90, 270:330].max() < 60  # a dot, and nothing around it
+    assert shown[150, 55:70].max(-1).min() > 60 and shown[150, 85:120].max() < 40

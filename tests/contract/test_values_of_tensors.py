@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from annotated_models import pointer
 from bundles import accumulator
 from edgeloop_contract.archive import Bundle
-from edgeloop_contract.boxes import Distances
+from edgeloop_contract.boxes import Distances, PointAxes, PointMaps, PointRows, outputs_of
 from edgeloop_contract.consistency import problems
 from edgeloop_contract.manifest import Manifest, TensorSpec
 from edgeloop_contract.tasks import Keypoints
@@ -71,3 +71,26 @@ def test_boxes_have_as_many_values_as_the_layout_says(tmp_path: Path) -> None:
     manifest = manifest_of(pointer(tmp_path / "p.edgeloop"))
     (why,) = problems(replace(manifest, task=replace(manifest.task, decode=Distances(strides=[16], bins=8))))
     assert "boxes of 4 values; the layout distances has 32" in why
+
+
+POSES = {
+    "rows": PointRows(points=2, values=3, presence="there"), "maps": PointMaps(points=2), "offsets": PointMaps(points=2, offsets="moves"),
+    "axes": PointAxes(points=2),
+}  # fmt: skip
+ODD: list[list[int]] = [[], [0], [-1, 4, 4], [2, 0, 4], [2, 1 << 14, 1 << 14], [3, 4, 4], [2, 4], [1, 1, 1, 1, 1]]
+
+
+@pytest.mark.parametrize("shape", ODD)
+@pytest.mark.parametrize("name", POSES)
+def test_poses_of_odd_shapes_are_a_sentence(name: str, shape: list[int], tmp_path: Path) -> None:
+    manifest = manifest_of(pointer(tmp_path / "p.edgeloop"))
+    (variant,) = manifest.variants
+    layout = POSES[name]
+    task = Keypoints(labels=["thing"], points=["a", "b"], decode=layout)
+    outputs = [
+        replace(variant.outputs[0], name=output or "maps", tensor=output or "maps", shape=shape) for output in outputs_of(layout)
+    ]
+    assert problems(replace(manifest, task=task, variants=[replace(variant, outputs=outputs)]))
+    several = replace(task, labels=["thing", "other"])
+    found = problems(replace(manifest, task=several, variants=[replace(variant, outputs=outputs)]))
+    assert "poses without boxes have one label, and the task has 2" in found

@@ -119,8 +119,12 @@ REFUSED = {
     "another count": ({}, ["--labels", "a,b", "--task", "segmentation"], r"an output of \(2, height, width\) scores, or"),
     "no labels": ({}, ["--task", "segmentation"], "0 labels; pixels need 1 to 255"),
     "two outputs": ({"aside": True}, ["--labels", "a,b,c", "--task", "segmentation"], "Say --output"),
-    "a pose": ({"metadata": {"task": "pose", "names": "{0: 'person'}"}}, [], "points of boxes, .* say --boxes, .* --task tensors"),
-    "single things": ({"metadata": {"task": "segment", "names": "{0: 'person'}"}}, [], "masks of single things .* --task tensors"),
+    "a pose": (
+        {"last": "ArgMax", "metadata": {"task": "pose", "names": "{0: 'person'}"}},
+        [],
+        "points of boxes, .* say --boxes, .* --task tensors",
+    ),
+    "single things": ({"metadata": {"task": "segment", "names": "{0: 'person'}"}}, [], "masks of single things, .* --task tensors"),
 }
 
 

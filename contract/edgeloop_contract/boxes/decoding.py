@@ -1,17 +1,32 @@
 """Raw outputs of a detector to boxes in pixels of its input, by the declared layout."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes.layouts import AnchorLevel, Distances, Final, Grid, Heatmap, Layout, Priors, Rows
+from edgeloop_contract.boxes.grids import cells_of_anchors, cells_of_grids
+from edgeloop_contract.boxes.layouts import (
+    POSES,
+    Boxed,
+    Distances,
+    Final,
+    Grid,
+    Heatmap,
+    Layout,
+    Pose,
+    Priors,
+    Rows,
+)
+from edgeloop_contract.boxes.outputs import NamedOutputs, outputs_of
+from edgeloop_contract.boxes.poses import find_poses
 from edgeloop_contract.boxes.suppression import suppress
 from edgeloop_contract.errors import DataError
 
-__all__ = ["Found", "cells_of_grids", "find_boxes", "outputs_of", "places_of"]
+__all__ = ["Found", "find_boxes", "places_of"]
 
 CANDIDATES = 1000  # the best ones, that are compared with each other: time and memory are bounded
 TINY = 1e-6
@@ -20,13 +35,18 @@ TINY = 1e-6
 class Found(NamedTuple):
     """Boxes (n, 4) float32 in pixels of the model's input, best first; their scores (n,), 0 to 1; numbers of their labels (n,).
 
-    `rows`: the numbers of their places (n,) in the outputs.
+    `rows`: the numbers of their places (n,) in the outputs. `points` (n, points, 3): of a layout of poses, where that reads them.
     """
 
     boxes: Array
     scores: Array
     labels: Array
     rows: Array | None = None
+    points: Array | None = None
+
+    def chosen(self, which: Array) -> Found:
+        """Those alone (k,), by number."""
+        return Found(*(None if part is None else part[which] for part in self))  # type: ignore[arg-type]
 
 
 class _Candidates(NamedTuple):
@@ -35,15 +55,6 @@ class _Candidates(NamedTuple):
     rows: Array
     scores: Array
     labels: Array
-
-
-def outputs_of(layout: Layout) -> list[str]:
-    """The names of the outputs that the layout reads; "" is the only one."""
-    if isinstance(layout, Distances | Priors):
-        return list(dict.fromkeys([layout.boxes, layout.scores]))
-    if isinstance(layout, Heatmap):
-        return [layout.scores, layout.sizes, *([layout.offsets] if layout.offsets else [])]
-    return [layout.rows]
 
 
 def places_of(layout: Layout, height: int, width: int) -> int | None:
@@ -71,7 +82,9 @@ def find_boxes(
     `score_threshold` and without area are left out, and of boxes of one label that overlap by more than `iou_threshold` the best
     one stays; at most `most` are given. Raises DataError where an output is missing or does not fit the layout.
     """
-    boxes, found = _decoded(layout, _Outputs(outputs), height, width, score_threshold)
+    if isinstance(layout, POSES):
+        return _posed(layout, NamedOutputs(outputs), height, width, score_threshold, most)
+    boxes, found = _decoded(layout, NamedOutputs(outputs), height, width, score_threshold)
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
     real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     boxes, scores, labels, places = boxes[real], found.scores[real], found.labels[real], found.rows[real]
@@ -83,28 +96,18 @@ def find_boxes(
     return Found(kept, sure, labels[rows], places[rows])
 
 
-class _Outputs:
-    """The named outputs; "" is the only one."""
-
-    def __init__(self, named: Mapping[str, Array]) -> None:
-        self._named = named
-
-    def __call__(self, name: str, rank: int) -> Array:
-        """An output of one sample with `rank` axes. Raises DataError."""
-        if name in self._named:
-            values = self._named[name]
-        elif not name and len(self._named) == 1:
-            values = next(iter(self._named.values()))
-        else:
-            raise DataError(f"boxes need the output {name!r}; the model gives {', '.join(self._named) or 'none'}")
-        if values.ndim == rank + 1 and values.shape[0] == 1:
-            values = values[0]
-        if values.ndim != rank:
-            raise DataError(f"the output {name or 'of boxes'} has shape {values.shape}; {rank} axes are needed")
-        return values
+def _posed(layout: Pose, get: NamedOutputs, height: int, width: int, least: float, most: int) -> Found:
+    """Poses are finished: nothing is suppressed, and a box is where its points are."""
+    poses = find_poses(layout, get.whole, height, width)
+    boxes = np.clip(poses.boxes, 0, np.array([width, height, width, height], np.float32))
+    real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & (poses.scores >= least)
+    rows = np.flatnonzero(real)
+    rows = rows[np.argsort(-poses.scores[rows], kind="stable")[:most]]
+    kept, sure = boxes[rows].astype(np.float32), poses.scores[rows].astype(np.float32)
+    return Found(kept, sure, np.zeros(len(rows), np.intp), rows, poses.points[rows])
 
 
-def _decoded(layout: Layout, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
+def _decoded(layout: Boxed, get: NamedOutputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
     if isinstance(layout, Distances):
         return _distances(layout, get, height, width, least)
     if isinstance(layout, Rows):
@@ -118,7 +121,7 @@ def _decoded(layout: Layout, get: _Outputs, height: int, width: int, least: floa
     return _final(layout, get, height, width, least)
 
 
-def _distances(layout: Distances, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
+def _distances(layout: Distances, get: NamedOutputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
     values, scores = _sides(layout, get)
     points, strides = cells_of_grids(tuple(layout.strides), layout.offset, height, width)
     if len(values) != len(points):
@@ -135,7 +138,7 @@ def _distances(layout: Distances, get: _Outputs, height: int, width: int, least:
     return np.concatenate([at - reach[:, :2], at + reach[:, 2:]], 1), found
 
 
-def _sides(layout: Distances, get: _Outputs) -> tuple[Array, Array]:
+def _sides(layout: Distances, get: NamedOutputs) -> tuple[Array, Array]:
     """Distances (cells, 4 × bins) and scores (cells, labels), whichever way the file gives them."""
     count = 4 * max(1, layout.bins)
     if layout.boxes == layout.scores:
@@ -149,24 +152,13 @@ def _sides(layout: Distances, get: _Outputs) -> tuple[Array, Array]:
     return values, scores
 
 
-@lru_cache(maxsize=8)  # the same for every picture
-def cells_of_grids(strides: tuple[int, ...], offset: float, height: int, width: int) -> tuple[Array, Array]:
-    """Points (cells, 2) as x and y, and the stride of each, for grids that cover the sample."""
-    points, sizes = [], []
-    for stride in strides:
-        rows, columns = -(-height // stride), -(-width // stride)
-        y, x = np.divmod(np.arange(rows * columns), columns)
-        points.append(np.stack([x + offset, y + offset], 1) * stride)
-        sizes.append(np.full(rows * columns, stride))
-    return np.concatenate(points).astype(np.float32), np.concatenate(sizes).astype(np.float32)
-
-
-def _rows(layout: Rows, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
+def _rows(layout: Rows, get: NamedOutputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
     rows = _last(get(layout.rows, 2), layout.channels)
     first = 5 if layout.objectness else 4
-    behind = layout.points * layout.point_values
+    behind = layout.points * layout.point_values + layout.coefficients
     if rows.shape[1] <= first + behind:
-        what = f"{first} are box{' and objectness' * layout.objectness}, then scores{f', then {behind} of points' * (behind > 0)}"
+        kind = "a mask" if layout.coefficients else "points"
+        what = f"{first} are box{' and objectness' * layout.objectness}, then scores{f', then {behind} of {kind}' * (behind > 0)}"
         raise DataError(f"rows of {rows.shape[1]} values; {what}")
     sure = _activated(rows[:, 4:5], layout.activation) if layout.objectness else None
     found = _best(rows[:, first : rows.shape[1] - behind], layout.activation, least, sure)
@@ -176,9 +168,9 @@ def _rows(layout: Rows, get: _Outputs, height: int, width: int, least: float) ->
     return boxes if layout.corners else _corners(boxes[:, :2], boxes[:, 2:]), found
 
 
-def _grid(layout: Grid, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
+def _grid(layout: Grid, get: NamedOutputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
     rows = get(layout.rows, 2)
-    cells, strides, sizes = _anchors(layout.levels, height, width, grid_by_grid=True)
+    cells, strides, sizes = cells_of_anchors(layout.levels, height, width, grid_by_grid=True)
     if len(rows) != len(cells) or rows.shape[1] < 6:
         raise DataError(f"rows of shape {rows.shape}; the anchors make {len(cells)} of 6 values or more")
     found = _best(rows[:, 5:], "sigmoid", least, _activated(rows[:, 4:5], "sigmoid"))
@@ -187,9 +179,9 @@ def _grid(layout: Grid, get: _Outputs, height: int, width: int, least: float) ->
     return _corners(middle, near[:, 2:] ** 2 * sizes[found.rows]), found
 
 
-def _priors(layout: Priors, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
+def _priors(layout: Priors, get: NamedOutputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
     values, scores = get(layout.boxes, 2), get(layout.scores, 2)
-    cells, strides, sizes = _anchors(layout.levels, height, width, grid_by_grid=False)
+    cells, strides, sizes = cells_of_anchors(layout.levels, height, width, grid_by_grid=False)
     if values.shape != (len(cells), 4) or len(scores) != len(cells) or scores.shape[1] <= layout.background:
         raise DataError(f"boxes of shape {values.shape} and scores of shape {scores.shape}; there are {len(cells)} priors")
     shares = _activated(scores.astype(np.float32), layout.activation)
@@ -201,24 +193,10 @@ def _priors(layout: Priors, get: _Outputs, height: int, width: int, least: float
     return _corners(middle, size * np.exp(np.clip(moved[:, 2:], -20, 20))), found
 
 
-def _anchors(levels: list[AnchorLevel], height: int, width: int, *, grid_by_grid: bool) -> tuple[Array, Array, Array]:
-    """Cells (n, 2) as column and row, strides (n,) and sizes (n, 2) of all anchors."""
-    cells, strides, sizes = [], [], []
-    for level in levels:
-        rows, columns, count = -(-height // level.stride), -(-width // level.stride), len(level.sizes)
-        y, x = np.divmod(np.arange(rows * columns), columns)
-        grid, own = np.stack([x, y], 1), np.asarray(level.sizes)
-        cells.append(np.tile(grid, (count, 1)) if grid_by_grid else np.repeat(grid, count, 0))
-        sizes.append(np.repeat(own, len(grid), 0) if grid_by_grid else np.tile(own, (len(grid), 1)))
-        strides.append(np.full(count * len(grid), level.stride))
-    cells_, strides_, sizes_ = (np.concatenate(part).astype(np.float32) for part in (cells, strides, sizes))
-    return cells_, strides_, sizes_
-
-
-def _final(layout: Final, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
-    rows, behind = get(layout.rows, 2), layout.points * layout.point_values
+def _final(layout: Final, get: NamedOutputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
+    rows, behind = get(layout.rows, 2), layout.points * layout.point_values + layout.coefficients
     if rows.shape[1] != 6 + behind:
-        more = f", and {behind} of points" if behind else ""
+        more = f", and {behind} of {'a mask' if layout.coefficients else 'points'}" if behind else ""
         raise DataError(f"rows of {rows.shape[1]} values; x1, y1, x2, y2, score and label are six{more}")
     above = np.flatnonzero(rows[:, 4] >= least)
     boxes = rows[above, :4].astype(np.float32)
@@ -227,7 +205,7 @@ def _final(layout: Final, get: _Outputs, height: int, width: int, least: float) 
     return boxes, _Candidates(above, rows[above, 4], rows[above, 5].round().astype(np.intp))
 
 
-def _heatmap(layout: Heatmap, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
+def _heatmap(layout: Heatmap, get: NamedOutputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
     maps = {name: get(name, 3) for name in outputs_of(layout)}
     scores, sizes, *rest = (m if layout.channels == "first" else np.moveaxis(m, -1, 0) for m in maps.values())
     count, rows, columns = scores.shape

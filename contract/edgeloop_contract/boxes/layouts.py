@@ -7,12 +7,20 @@ import msgspec
 from edgeloop_contract.settings import NonNegativeFloat, PositiveFloat, PositiveInt
 from edgeloop_contract.tensors import Part
 
-__all__ = ["AnchorLevel", "Distances", "Final", "Grid", "Heatmap", "Layout", "Priors", "Rows"]
+__all__ = [
+    "MAX_POINTS", "POSES", "AnchorLevel", "Boxed", "Distances", "Final", "Grid", "Heatmap", "Layout", "PointAxes", "PointMaps",
+    "PointRows", "Pose", "Priors", "Rows",
+]  # fmt: skip
+
+MAX_POINTS = 1000  # of a pose
 
 Channels = Literal["last", "first"]  # of an output: (places, values) or (values, places)
 Activation = Literal["sigmoid", "softmax", "none"]  # what makes probabilities of class scores
+PoseActivation = Literal["sigmoid", "none"]
 Strides = Annotated[list[PositiveInt], msgspec.Meta(min_length=1, max_length=8)]
 Points = Annotated[int, msgspec.Meta(ge=0, le=256)]  # of each row
+Coefficients = Annotated[int, msgspec.Meta(ge=0, le=256)]
+PosePoints = Annotated[int, msgspec.Meta(ge=1, le=MAX_POINTS)]
 PointValues = Literal[2, 3]  # x and y; and how sure it is that the point is there, 0 to 1
 Pair = Annotated[list[PositiveFloat], msgspec.Meta(min_length=2, max_length=2)]
 
@@ -52,7 +60,7 @@ class Rows(_Layout, frozen=True, kw_only=True, tag="rows"):
     """One output of decoded rows: a box, an objectness where there is one, and scores (YOLOv5 exports; YOLOv8 and v11: "first").
 
     `corners`: the box is x1, y1, x2, y2; else its middle, width and height. `normalised`: from 0 to 1, else in pixels; the points
-    too. `points`: how many a row has behind its scores (YOLO's poses).
+    too. `points`: how many a row has behind its scores (YOLO's poses). `coefficients`: of its mask, behind its scores.
     """
 
     rows: str = ""
@@ -63,6 +71,7 @@ class Rows(_Layout, frozen=True, kw_only=True, tag="rows"):
     activation: Activation = "none"
     points: Points = 0
     point_values: PointValues = 3
+    coefficients: Coefficients = 0
 
 
 class Grid(_Layout, frozen=True, kw_only=True, tag="grid"):
@@ -78,13 +87,14 @@ class Grid(_Layout, frozen=True, kw_only=True, tag="grid"):
 class Final(_Layout, frozen=True, kw_only=True, tag="final"):
     """One output of finished answers, rows of x1, y1, x2, y2, score, label (YOLOv10 and other end-to-end exports).
 
-    Nothing is suppressed. `points`: how many a row has behind its label.
+    Nothing is suppressed. `points`: how many a row has behind its label. `coefficients`: of its mask, there.
     """
 
     rows: str = ""
     normalised: bool = False
     points: Points = 0
     point_values: PointValues = 3
+    coefficients: Coefficients = 0
 
 
 class Priors(_Layout, frozen=True, kw_only=True, tag="priors"):
@@ -116,4 +126,61 @@ class Heatmap(_Layout, frozen=True, kw_only=True, tag="heatmap"):
     activation: Activation = "sigmoid"
 
 
-Layout = Distances | Rows | Grid | Final | Priors | Heatmap
+class PointRows(_Layout, frozen=True, kw_only=True, tag="point_rows"):
+    """One output of finished poses: each is its points, one after the other, whatever the output's axes are (MoveNet, MediaPipe).
+
+    `values`: how many a point has. The first two are x and y (`y_first`: y and x), from 0 to 1 where `normalised`, else in pixels.
+    `score_at`: which of them, from 0 on, is the point's score; 0: it has none, and counts as sure. `boxed`: behind the points are
+    two corners in the points' order, and the pose's score (MoveNet's several people). `presence`: another output with the pose's
+    score, one value; without any, it is the mean of its points' scores.
+    """
+
+    rows: str = ""
+    points: PosePoints
+    values: Annotated[int, msgspec.Meta(ge=2, le=16)] = 3
+    score_at: Annotated[int, msgspec.Meta(ge=0, le=15)] = 0
+    y_first: bool = False
+    normalised: bool = False
+    boxed: bool = False
+    activation: PoseActivation = "none"
+    presence: str = ""
+    presence_activation: PoseActivation = "none"
+
+    def __post_init__(self) -> None:
+        if self.score_at == 1 or self.score_at >= self.values:
+            raise ValueError("score_at is a place behind x and y, and before the number of values; 0: there is no score")
+
+
+class PointMaps(_Layout, frozen=True, kw_only=True, tag="point_maps"):
+    """A map of scores for each point of one pose over the whole sample (HRNet, SimpleBaseline, ViTPose).
+
+    A point is at the highest cell, moved by a quarter of a cell to its higher neighbours. `to_edges`: the middles of the outer
+    cells are the sample's outer pixels (unbiased coordinates); else the first cell begins with the sample. `offsets`: an output of
+    2 × points maps, how far in pixels each point is from its cell, all of y before all of x, in place of the quarter (PoseNet).
+    """
+
+    maps: str = ""
+    points: PosePoints
+    channels: Channels = "first"
+    activation: PoseActivation = "none"
+    to_edges: bool = False
+    offsets: str = ""
+
+
+class PointAxes(_Layout, frozen=True, kw_only=True, tag="point_axes"):
+    """Two outputs of scores, (points, places), for x and for y of one pose: `split` places are a pixel (SimCC, RTMPose).
+
+    A point's score is the smaller one of its two.
+    """
+
+    x: str = "simcc_x"
+    y: str = "simcc_y"
+    points: PosePoints
+    split: PositiveFloat = 2.0
+    activation: PoseActivation = "none"
+
+
+Pose = PointRows | PointMaps | PointAxes
+POSES = (PointRows, PointMaps, PointAxes)
+Boxed = Distances | Rows | Grid | Final | Priors | Heatmap
+Layout = Boxed | PointRows | PointMaps | PointAxes

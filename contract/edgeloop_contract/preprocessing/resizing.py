@@ -65,32 +65,30 @@ def _gathered(x: Array, rows: Taps, columns: Taps, dtype: OutputDtype) -> Array:
 def _means_of_four(x: Array, height: int, width: int) -> Array:
     """Where both sides are divided by an even number: of each output the four pixels in its middle, each a quarter.
 
-    In whole numbers: halves go to the even neighbour, as `rint` rounds them. Neighbours of a line are added at every place, and
-    the wanted pixels taken as wholes: sums over pixels of three values that lie apart take numpy four times as long.
+    In whole numbers: halves go to the even neighbour, as `rint` rounds them. Lines are added as wholes, and neighbours on a line a
+    channel at a time: numpy takes twice as long for pixels of three values that lie apart.
     """
     count, tall, wide, channels = x.shape
     down, across = tall // height, wide // width
     made = np.empty((count, height, width, channels), np.uint8)
-    pixels = made.view(f"V{channels}")
     block = min(height, max(1, CACHED_VALUES // (count * wide * channels)))
-    lines = (count, block, wide * channels)
-    pairs, fours = np.empty(lines, np.uint16), np.zeros(lines, np.uint16)  # once for all blocks: new pages cost more than the sums
-    means = np.empty(lines, np.uint8)
+    pairs = np.empty((count, block, wide * channels), np.uint16)  # once for all blocks: new pages cost more than the sums
+    fours, odd = (np.empty((count, block, width * channels), np.uint16) for _ in range(2))
     for start in range(0, height, block):
         rows = min(block, height - start)
         first = start * down + down // 2 - 1
         last = first + (rows - 1) * down + 1
-        two, four = pairs[:, :rows], fours[:, :rows]
         upper, lower = (x[:, at : at + last - first : down].reshape(count, rows, -1) for at in (first, first + 1))
+        two, four, one = pairs[:, :rows], fours[:, :rows], odd[:, :rows]
         np.add(upper, lower, out=two, dtype=np.uint16)
-        np.add(two[:, :, :-channels], two[:, :, channels:], out=four[:, :, :-channels])
-        np.right_shift(four, 2, out=two)
-        two &= 1
-        four += two
+        columns, sums = two.reshape(count, rows, width, -1), four.reshape(count, rows, width, channels)
+        for left in range((across // 2 - 1) * channels, across // 2 * channels):
+            np.add(columns[..., left], columns[..., left + channels], out=sums[..., left % channels])
+        np.right_shift(four, 2, out=one)
+        one &= 1
+        four += one
         four += 1
-        np.right_shift(four, 2, out=means[:, :rows], casting="unsafe")
-        every = means[:, :rows].reshape(count, rows, wide, channels).view(pixels.dtype)
-        pixels[:, start : start + rows] = every[:, :, across // 2 - 1 :: across]
+        np.right_shift(four, 2, out=made[:, start : start + rows].reshape(count, rows, -1), casting="unsafe")
     return made
 
 

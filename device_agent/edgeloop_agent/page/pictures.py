@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.answering import AnswerLine
+from edgeloop_agent.box_answers import Box
 from edgeloop_agent.drawing import drawn, painted
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError
@@ -25,13 +26,18 @@ def as_shown(values: Array, lines: Sequence[AnswerLine]) -> bytes:
     small = np.ascontiguousarray(values[::step, ::step])
     line = lines[0] if lines else None
     try:
-        if line is not None and line.masks:
-            small = painted(small, line.masks, step)
-        boxes = [
-            msgspec.structs.replace(box, box=[edge / step for edge in box.box]) for box in (line.boxes if line else None) or ()
-        ]
+        masks, found = (line.masks or (), line.boxes or ()) if line is not None else ((), ())
+        if masks or any(box.mask for box in found):
+            small = painted(small, masks, step, found)
+        boxes = [_shrunk(box, step) for box in found]
         out = io.BytesIO()
         drawn(small, boxes).save(out, "JPEG", quality=QUALITY)
         return out.getvalue()
     except (DataError, DeviceError):
         return b""
+
+
+def _shrunk(box: Box, step: int) -> Box:
+    """Without its mask, which is painted already."""
+    points = box.points and [msgspec.structs.replace(one, point=[place / step for place in one.point]) for one in box.points]
+    return msgspec.structs.replace(box, box=[edge / step for edge in box.box], points=points, mask=None)

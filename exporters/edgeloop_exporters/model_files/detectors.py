@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import msgspec
 
-from edgeloop_contract.boxes import Distances, Final, Grid, Heatmap, Layout, Priors, Rows
+from edgeloop_contract.boxes import POSES, Distances, Final, Grid, Heatmap, Layout, Priors, Rows
 from edgeloop_contract.errors import UsageError
 from edgeloop_exporters.model_files.description import ModelFile
+from edgeloop_exporters.model_files.poses import USUAL_NAMES, USUAL_SUBJECTS, pose_of
 
-__all__ = ["Detector", "detector_of", "labels_of", "point_names"]
+__all__ = ["POSE_TASKS", "Detector", "detector_of", "labels_of", "point_names", "subjects_of"]
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32), (8, 16), (16,))
 ANCHORS = (3, 1)  # of one cell
 MOST_FINAL = 1000  # rows of finished answers
 DETECTS = ("detect", "detection", "object-detection", "object_detection")  # what metadata call the task
-POSES = ("pose", "keypoints", "keypoint-detection")
-SIDES = 4
-# Of COCO's persons, in its order: what poses of 17 points have.
-PARTS = ("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-PERSON = ("nose", *(f"{side}_{part}" for part in PARTS for side in ("left", "right")))
+POSE_TASKS = ("pose", "keypoints", "keypoint-detection")
+MASKS = ("segment", "instance-segmentation")
+SIDES, PERSON_POINTS = 4, 17
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,19 @@ class Detector:
     labels: int
     sure: bool
     why: str
+    prototypes: str = ""  # the output that masks of things are made of
+    prototype_channels: Literal["first", "last"] = "first"
 
 
 def detector_of(model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height: int, width: int) -> Detector | None:
     """`shapes`: of one sample's outputs that count. None where they are no boxes that are known here."""
     (points, values), said = model.metadata.points, model.metadata.task.lower()
-    if said in POSES and not points:  # its points would be taken for scores
+    posed = pose_of(model, shapes, height, width, said in POSE_TASKS) if said not in DETECTS and not points else None
+    if posed is not None:
+        return Detector(posed.layout, 1, posed.sure, posed.why)
+    if said in POSE_TASKS and not points:  # its points would be taken for scores
         return None
-    sure = said in DETECTS + POSES
+    sure = said in DETECTS + POSE_TASKS + MASKS
     named = len(model.metadata.labels)
     if len(shapes) == 1:
         ((name, shape),) = shapes.items()
@@ -55,6 +60,8 @@ def detector_of(model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height:
             why = found.why.replace("in pixels", "from 0 to 1")
             return replace(found, layout=msgspec.structs.replace(found.layout, normalised=True), why=why)
         return found
+    if len(shapes) == 2 and said in MASKS:
+        return _with_masks(model, shapes, height, width, named)
     if len(shapes) == 2:
         return _two(shapes, _places(height, width), sure)
     return None
@@ -65,16 +72,22 @@ def point_names(layout: Layout, model: ModelFile, given: Sequence[str]) -> tuple
 
     Raises UsageError where another number of them is given.
     """
-    count = layout.points if isinstance(layout, Rows | Final) else 0
+    count = layout.points if isinstance(layout, (Rows, Final, *POSES)) else 0
     if given and len(given) != count:
         raise UsageError(f"--points: {len(given)} names, and boxes of this layout have {count} points; give as many")
     if given or not count:
         return list(given), "as said"
     if len(model.metadata.point_names) == count:
         return list(model.metadata.point_names), "from the file"
-    if count == len(PERSON):
-        return list(PERSON), "taken as a person's, as COCO orders them (--points names them)"
+    if count in USUAL_NAMES:
+        whose = "person's, as COCO orders them" if count == PERSON_POINTS else f"{USUAL_SUBJECTS[count]}'s in the usual order"
+        return list(USUAL_NAMES[count]), f"taken as a {whose} (--points names them)"
     return [f"point {number}" for number in range(1, count + 1)], "without names (--points names them)"
+
+
+def subjects_of(layout: Layout) -> list[str]:
+    """The usual label of poses with so many points; [] of boxes, and where none is usual."""
+    return [USUAL_SUBJECTS[layout.points]] if isinstance(layout, POSES) and layout.points in USUAL_SUBJECTS else []
 
 
 def labels_of(layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -85,8 +98,10 @@ def labels_of(layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> int | No
         return None if shape is None or len(shape) < 2 else shape[-1] if channels == "last" else shape[0]
 
     taken = 0
+    if isinstance(layout, POSES):
+        return 1
     if isinstance(layout, Rows):
-        taken = SIDES + layout.objectness + layout.points * layout.point_values
+        taken = SIDES + layout.objectness + layout.points * layout.point_values + layout.coefficients
         width = last(layout.rows, layout.channels)
     elif isinstance(layout, Distances):
         width = last(layout.scores, layout.channels)
@@ -138,6 +153,26 @@ def _one(
         what = f"{said} holds {first} rows: middle, width and height in pixels, objectness, scores"
         return Detector(Rows(rows=name, objectness=True), last - SIDES - 1, sure, what)
     return None
+
+
+def _with_masks(
+    model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height: int, width: int, named: int
+) -> Detector | None:  # fmt: skip
+    """Rows that end in coefficients, and as many maps, which are first or last in the other output (YOLO's segmentation)."""
+    rows = next((name for name, shape in shapes.items() if len(shape) == 2), None)
+    maps = next((name for name, shape in shapes.items() if len(shape) == 3), None)
+    if rows is None or maps is None:
+        return None
+    channels: Literal["first", "last"] = "first" if shapes[maps][0] == min(shapes[maps]) else "last"
+    count, places = min(shapes[maps]), _places(height, width)
+    found = _one(rows, f"{rows} {list(shapes[rows])}", _without(shapes[rows], count, places), places, named, True)
+    if found is None or not isinstance(found.layout, Rows | Final):
+        return None
+    shares = model.runtime == "tflite"
+    layout = msgspec.structs.replace(found.layout, coefficients=count, normalised=shares)
+    inside = " (boxes from 0 to 1)" if shares else ""
+    why = f"{found.why}{inside}, and {count} coefficients of a mask's prototypes, {maps} {list(shapes[maps])}"
+    return replace(found, layout=layout, why=why, prototypes=maps, prototype_channels=channels)
 
 
 def _two(shapes: Mapping[str, tuple[int, ...]], places: Mapping[int, tuple[tuple[int, ...], int]], sure: bool) -> Detector | None:

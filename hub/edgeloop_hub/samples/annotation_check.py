@@ -10,7 +10,14 @@ import numpy as np
 from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, Annotation
 from edgeloop_contract.hub_messages import BundleSummary
 
-PARTS = {"detection": "boxes", "keypoints": "boxes", "segmentation": "masks", "regression": "values", "multilabel": "labels"}
+PARTS = {
+    "detection": "boxes",
+    "keypoints": "boxes",
+    "instances": "boxes",
+    "segmentation": "masks",
+    "regression": "values",
+    "multilabel": "labels",
+}
 EDGE = 0.01  # pixels by which rounding may put a box outside
 
 

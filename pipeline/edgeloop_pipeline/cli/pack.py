@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 EXIT_CODES = """\b
 Exit codes: 0 done · 2 wrong usage · 3 sample data · 4 the model file · 6 this machine cannot run it · 7 disk or folder"""
 TASKS = ["classification", "multilabel", "regression", "tensors", "detection", "keypoints", "segmentation"]
+BESIDE = ("score_threshold", "iou_threshold", "max_boxes", "prototypes", "prototype_channels")  # the layout's settings
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -124,15 +125,16 @@ def boxes_given(text: str) -> Detection:
     import yaml
 
     from edgeloop_contract.boxes import Layout
-    from edgeloop_contract.tasks import Detection
+    from edgeloop_contract.tasks import Detection, Instances
 
     try:
         read = yaml.safe_load(text if text.lstrip().startswith("{") else _text(Path(text)))
         if not isinstance(read, dict):
             raise ValueError("write settings such as {layout: rows, channels: first}")
-        beside = {key: read.pop(key) for key in ("score_threshold", "iou_threshold", "max_boxes") if key in read}
-        task = {"kind": "detection", "labels": [], **beside, "decode": msgspec.to_builtins(msgspec.convert(read, Layout))}
-        return msgspec.convert(task, Detection)
+        beside = {key: read.pop(key) for key in BESIDE if key in read}
+        kind = "instances" if "prototypes" in beside else "detection"
+        task = {"kind": kind, "labels": [], **beside, "decode": msgspec.to_builtins(msgspec.convert(read, Layout))}
+        return msgspec.convert(task, Detection | Instances)
     except (yaml.YAMLError, msgspec.ValidationError, ValueError) as error:
         raise UsageError(f"--boxes {text[:80]}: {' '.join(str(error).split())[:200]}; docs/detection.md has the layouts") from error
 

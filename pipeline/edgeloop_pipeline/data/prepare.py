@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes import Placement, placement
+from edgeloop_contract.boxes import MAX_POINTS, Placement, placement
 from edgeloop_contract.cleaning import Step as CleaningStep
 from edgeloop_contract.cleaning import clean
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import Prepared, prepare
 from edgeloop_contract.preprocessing.base import StepBase
 from edgeloop_contract.resampling import to_model_rate
-from edgeloop_contract.tasks import MAX_MASKS, MAX_POINTS
+from edgeloop_contract.tasks import MAX_MASKS
 from edgeloop_pipeline.data.boxes import WITH_BOXES, boxes_of, moved, padded
 from edgeloop_pipeline.data.label_checks import checked_labels
 from edgeloop_pipeline.data.label_names import classes_of, names_of

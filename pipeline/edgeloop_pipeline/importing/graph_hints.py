@@ -11,7 +11,7 @@ __all__ = ["takes_counts"]
 PASSES = ("Cast", "Identity", "Transpose", "Unsqueeze", "Squeeze", "Reshape")
 LARGE = 32.0  # a mean or a divisor as large as this is in counts from 0 to 255, not in shares from 0 to 1
 MAX_STEPS = 64
-WHOLE = (2, 3, 4, 5)  # ONNX's numbers of uint8, int8, uint16 and int16
+WHOLE = (2, 3, 4, 5, 6)  # ONNX's numbers of uint8, int8, uint16, int16 and int32
 
 
 def takes_counts(content: bytes, tensor: str) -> str:

@@ -56,7 +56,8 @@ def answer_of(
     Raises UsageError where something has to be said.
     """
     answer = Answer([], "tensors", None, [])
-    several = _chosen(answer, model, shapes, request)
+    posed = detection.is_pose(model, shapes, request, picture)
+    several = list(model.outputs) if posed else _chosen(answer, model, shapes, request)
     if detection.found(answer, model, {tensor.name: shapes[tensor.name] for tensor in several}, request, picture, detector):
         return answer
     if len(several) > 1:

@@ -103,7 +103,7 @@ def _understood(request: CompressRequest, ask: Ask, scratch: Path) -> tuple[Comp
     model = texts.described(model, path) if tokens is not None else model
     several = tokens is None and (numbers or has_several(model, request))
     _check(model, request, several)
-    if not several and model.inputs[0].dtype in COUNTS:
+    if not several and tokens is None and model.inputs[0].dtype in COUNTS:
         path.write_bytes(with_float_input(content, model.inputs[0].name, str(request.model)))
     if several:
         return request, _of_several(model, original, request, path)

@@ -7,12 +7,23 @@ from collections.abc import Sequence
 
 import msgspec
 
+from edgeloop_contract.boxes import Final, Rows
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.preprocessing import Bgr, CenterCrop, Colour, Grayscale, Letterbox, Normalize, Resize, Step
-from edgeloop_contract.tasks import Classification, Detection, Keypoints, Multilabel, Regression, Segmentation, Task, Tensors
+from edgeloop_contract.tasks import (
+    Classification,
+    Detection,
+    Instances,
+    Keypoints,
+    Multilabel,
+    Regression,
+    Segmentation,
+    Task,
+    Tensors,
+)
 from edgeloop_contract.tensors import TensorSpec
 from edgeloop_exporters.model_files.description import InputMetadata, ModelFile
-from edgeloop_exporters.model_files.detectors import detector_of, labels_of, point_names
+from edgeloop_exporters.model_files.detectors import detector_of, labels_of, point_names, subjects_of
 from edgeloop_pipeline.packing.pixels import check_served, segmentation_of
 from edgeloop_pipeline.packing.request import PackRequest, Scores
 
@@ -96,6 +107,7 @@ def _detection(
     if request.boxes is not None:
         if request.task not in (None, *BOXES) or request.quantities:
             raise UsageError(f"--boxes: are not for --task {request.task or 'regression'}; leave out one of the two")
+        labels = request.labels or subjects_of(request.boxes.decode) or labels
         if not labels:
             raise UsageError("--boxes: say what the boxes are of with --labels")
         scores = labels_of(request.boxes.decode, {spec.name or spec.tensor: tuple(spec.shape) for spec in outputs})
@@ -111,10 +123,15 @@ def _detection(
                 f"--task {request.task}: say how the outputs are boxes with --boxes; docs/detection.md has the layouts"
             )
         return None
+    labels = request.labels or subjects_of(detector.layout) or labels  # a pose's file may have labels of another output
     if not labels or detector.labels not in (0, len(labels)):
         said = f"a box has {detector.labels} scores, and" if detector.labels else "boxes have numbers of labels, and"
         raise UsageError(f"{model.path}: {said} there are {len(labels)} labels; give all of them with --labels")
     facts.append(detector.why)
+    if detector.prototypes and isinstance(detector.layout, Rows | Final):
+        return Instances(
+            labels=labels, decode=detector.layout, prototypes=detector.prototypes, prototype_channels=detector.prototype_channels
+        )  # fmt: skip
     return _with_points(Detection(labels=labels, decode=detector.layout), model, request, facts)
 
 

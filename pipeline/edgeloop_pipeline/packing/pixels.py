@@ -15,7 +15,8 @@ __all__ = ["check_served", "segmentation_of"]
 
 # What exporters call the tasks whose answers nobody reads here yet.
 NOT_SERVED = {
-    "segment": "masks of single things are not read yet;", "obb": "turned boxes are not read yet;",
+    "segment": "masks of single things, which are not as usual: say --boxes with prototypes (docs/detection.md); or",
+    "obb": "turned boxes are not read yet;",
     "pose": "points of boxes, and it does not say how many: say --boxes, such as {layout: rows, channels: first, points: 17}; or",
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ import msgspec
 from edgeloop_contract import cleaning
 from edgeloop_contract.boxes import Layout, has_points
 from edgeloop_contract.preprocessing import Step
-from edgeloop_contract.tasks import Detection, Keypoints, Segmentation
+from edgeloop_contract.tasks import Detection, Instances, Keypoints, Segmentation
 from edgeloop_exporters.model_files.pixel_maps import Grid, segmentation
 from edgeloop_exporters.named_inputs import NamedInput
 
@@ -110,22 +110,31 @@ class FieldData(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImportedBoxes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a detector's outputs say boxes, and which boxes are answered, as in the manifest's task. `points`: names of theirs."""
+    """How a detector's outputs say boxes, and which boxes are answered, as in the manifest's task. `points`: names of theirs.
+
+    `prototypes`: the output that masks of things are made of.
+    """
 
     decode: Layout
     score_threshold: Fraction01 = 0.25
     iou_threshold: Fraction01 = 0.5
     max_boxes: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
     points: list[Annotated[str, msgspec.Meta(min_length=1)]] = []
+    prototypes: str = ""
+    prototype_channels: Literal["first", "last"] = "first"
 
     def __post_init__(self) -> None:
         if self.points and (not has_points(self.decode, len(self.points)) or len({*self.points}) < len(self.points)):
             raise ValueError("`points` are different names, as many as the layout says")
+        if self.prototypes:
+            self.task(["thing"])
 
     def task(self, labels: list[str]) -> Detection:
         """What the bundle answers."""
         fields = msgspec.structs.asdict(self)
-        points = fields.pop("points")
+        points, prototypes, channels = (fields.pop(name) for name in ("points", "prototypes", "prototype_channels"))
+        if prototypes:
+            return Instances(labels=labels, prototypes=prototypes, prototype_channels=channels, **fields)
         return Keypoints(labels=labels, points=points, **fields) if points else Detection(labels=labels, **fields)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,8 @@ from edgeloop_agent.box_answers import found_points
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes import Found, find_boxes, iou_matrix, sigmas_of, similarity
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.tasks import Detection, Keypoints
+from edgeloop_contract.instances import grid_masks, mask_overlap
+from edgeloop_contract.tasks import Detection, Instances, Keypoints
 from edgeloop_exporters.named_outputs import Output, separate
 
 __all__ = ["KeptBoxes"]
@@ -56,9 +58,25 @@ class KeptBoxes:
     def matches(self, answers: Array, wanted: Array) -> tuple[Array, Array]:
         """By sample (N,): boxes that both have, counted in each; and all boxes of both."""
         ours, theirs = self.found(answers), self.found(wanted)
-        points = zip(self.points(answers, ours), self.points(wanted, theirs), strict=True)
-        same = [2.0 * _same(a, b, self._near(*at, b)) for a, b, at in zip(ours, theirs, points, strict=True)]
+        if isinstance(self.task, Instances):
+            near: list[Array | bool] = list(self._covered(self.task, answers, ours, wanted, theirs))
+        else:
+            points = zip(self.points(answers, ours), self.points(wanted, theirs), theirs, strict=True)
+            near = [self._near(*each) for each in points]
+        same = [2.0 * _same(a, b, close) for a, b, close in zip(ours, theirs, near, strict=True)]
         return np.array(same), np.array([float(len(a.boxes) + len(b.boxes)) for a, b in zip(ours, theirs, strict=True)])
+
+    def _covered(
+        self, task: Instances, answers: Array, ours: list[Found], wanted: Array, theirs: list[Found]
+    ) -> Iterator[Array]:  # fmt: skip
+        """(n, m) of each sample: whether two boxes' masks overlap by `OVERLAP`."""
+        parts = separate(answers, self.outputs), separate(wanted, self.outputs)
+        for i, both in enumerate(zip(ours, theirs, strict=True)):
+            masks = [
+                grid_masks(task, {name: values[i] for name, values in part.items()}, one, self.height, self.width)
+                for part, one in zip(parts, both, strict=True)
+            ]
+            yield mask_overlap(*masks) >= OVERLAP
 
     def _near(self, points: Array, wanted: Array, boxes: Found) -> Array | bool:
         """(n, m): whether the points of two boxes are at the same places, by COCO's similarity."""
