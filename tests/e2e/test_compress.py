@@ -151,6 +151,7 @@ def test_a_name_from_a_file_ends_no_text_of_a_snippet() -> None:
     assert 'print(\\"here\\")' in text and compile(text, "drop-in.py", "exec")
 
 
+@pytest.mark.long
 def test_channels_last_take_the_originals_place_too(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(classifier(last=True, divide=255.0, softmax=False, batch=1))
     compressed(tmp_path / "net.onnx", pictures, tmp_path / "small", "--task", "classification", "--io", "original")

@@ -122,6 +122,7 @@ def test_its_weights_and_its_program_are_one_network(place: Path, tmp_path: Path
     assert np.abs(found["bare"] - found["safetensors"]).max() > 0.01
 
 
+@pytest.mark.long
 def test_a_classifier_of_transformers_says_what_it_takes(place: Path, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed: it is no dependency")
     names = {0: "cat", 1: "dog", 2: "bird", 3: "none"}

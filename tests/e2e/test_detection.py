@@ -48,6 +48,7 @@ def matched(answers: list[edgeloop.Box], shapes: list[Shape]) -> int:
     )
 
 
+@pytest.mark.long
 def test_the_run_judges_both_int8_files_by_map(built: tuple[dict, Path, Path]) -> None:
     found, bundle, _ = built
     verified = next(s["metrics"] for s in found["stages"] if s["name"] == "verify")
@@ -61,6 +62,7 @@ def test_the_run_judges_both_int8_files_by_map(built: tuple[dict, Path, Path]) -
     assert "Finds disc, square and answers boxes" in manifest.model_card and manifest.drift is not None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("variant", ["onnx-int8", "tflite-int8"])
 def test_boxes_are_in_pixels_of_the_picture_that_was_given(built: tuple[dict, Path, Path], variant: str, tmp_path: Path) -> None:
     """Also of one that is larger than the sample, and of one that EXIF turns."""
@@ -82,6 +84,7 @@ def test_boxes_are_in_pixels_of_the_picture_that_was_given(built: tuple[dict, Pa
     assert answer.label is None and answer.tensors is None and answer.milliseconds > 0
 
 
+@pytest.mark.long
 def test_the_agent_answers_lines_of_boxes(built: tuple[dict, Path, Path], tmp_path: Path) -> None:
     found = pictures(tmp_path / "new", 6, seed=11)
     (tmp_path / "new" / "spoiled.png").write_bytes((tmp_path / "new" / "p000.png").read_bytes()[:9000])
@@ -95,6 +98,7 @@ def test_the_agent_answers_lines_of_boxes(built: tuple[dict, Path, Path], tmp_pa
     assert "refused" in lines["spoiled.png"] and "boxes" not in lines["spoiled.png"]
 
 
+@pytest.mark.long
 def test_a_device_s_canary_counts_boxes(built: tuple[dict, Path, Path], tmp_path: Path) -> None:
     from edgeloop_agent.updates import canary
 

@@ -41,6 +41,7 @@ def typed(*words: object, answers: list[str], cwd: Path, **environment: str) -> 
     return os.waitstatus_to_exitcode(status), shown.decode(errors="replace")
 
 
+@pytest.mark.long
 def test_encrypted_keys_want_their_passphrase(tmp_path: Path) -> None:
     with running_hub(tmp_path, keys=False) as hub:
         about = {"EDGELOOP_HUB": hub.address, "EDGELOOP_HUB_TOKEN": hub.token}

@@ -92,6 +92,7 @@ def test_on_a_device_nothing_heavy_is_imported(tmp_path: Path) -> None:
     assert heavy == "[]" and label, done.stdout  # benchmarks/library.py has the time
 
 
+@pytest.mark.long
 def test_a_recipe_runs_with_settings_and_events(tmp_path: Path, tiny: Path) -> None:
     events: list[edgeloop.Event] = []
     off: dict[str, Any] = dict.fromkeys(("distill", "quantize", "export", "verify", "profile", "package", "report"), False)
@@ -159,6 +160,7 @@ def test_names_that_are_not_there() -> None:
     assert issubclass(edgeloop.DataError, edgeloop.EdgeloopError)
 
 
+@pytest.mark.long
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EDGELOOP_STATE", str(tmp_path / "state"))

@@ -11,6 +11,7 @@ import pytest
 
 from commands import edgeloop_here, sentence
 from hubs import Hub, running_hub
+from matrix import cases
 from serving import GOLDEN, RECORDING, eventually, serving, write_config
 
 WINDOWS = 48
@@ -97,7 +98,7 @@ REFUSED = {  # more of the config, its bundle, what is said
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize("what", cases(REFUSED, ["tracks of a model without boxes"]))
 def test_a_config_that_the_device_cannot_run_is_refused_with_its_sentence(what: str, hub: Hub, tmp_path: Path) -> None:
     name = re.sub("[^a-z]+", "-", what)[:30]
     more, bundle, says = REFUSED[what]

@@ -32,6 +32,7 @@ def test_groups_by_http(hub: Hub) -> None:
     assert ask(hub, "GET", "/api/v1/groups", hub.token).json()[0]["named"] == []
 
 
+@pytest.mark.long
 def test_groups_by_commands(hub: Hub, tmp_path: Path) -> None:
     secret = enrolled(hub, "pi-3")
     ask(

@@ -215,6 +215,7 @@ def test_secrets_are_in_no_log_and_in_no_table(hub: Hub) -> None:
         assert secret not in hub.log and secret.encode() not in stored
 
 
+@pytest.mark.long
 def test_the_interface_keeps_to_its_openapi(hub: Hub) -> None:
     """schemathesis: no server error, and nothing that the document does not say."""
     import schemathesis

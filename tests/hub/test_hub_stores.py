@@ -165,6 +165,7 @@ def test_a_file_that_is_no_backup_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2 and "not a backup" in done.stderr
 
 
+@pytest.mark.long
 def test_tls_and_a_certificate_of_ones_own(tmp_path: Path) -> None:
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext"]

@@ -40,6 +40,7 @@ def test_attention_is_compared_whatever_the_channels_and_sizes() -> None:
     assert float(attention_distance(a, torch.rand(4, 5, 3, 3))) > 0
 
 
+@pytest.mark.long
 def test_the_teachers_scores_are_kept_and_used_again(tiny: Path, tmp_path: Path) -> None:
     env = {"EDGELOOP_DATA": str(tmp_path / "cache")}
     live, _ = distilled(tiny, tmp_path / "a", **env)

@@ -42,7 +42,7 @@ PLANTED = {  # kind: (in the constructor, in forward, of the augmentation, setti
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", cases(PLANTED, ("data", "compute", "idle")))
+@pytest.mark.parametrize("kind", cases(PLANTED, ("data", "idle")))
 def test_names_the_planted_bottleneck(tiny: Path, tmp_path: Path, kind: str) -> None:
     init, forward, augment, settings = PLANTED[kind]
     (tiny / "network.py").write_text(NETWORK.format(init=init, forward=forward))

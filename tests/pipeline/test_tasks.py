@@ -33,6 +33,7 @@ def answered(bundle: Path, project: str, folder: Path) -> list[dict]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.long
 def test_regression_answers_in_the_quantities_units(tmp_path: Path) -> None:
     found, bundle = built("pitch", tmp_path / "runs")
     verified = next(s["metrics"] for s in found["stages"] if s["name"] == "verify")
