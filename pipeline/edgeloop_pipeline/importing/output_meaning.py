@@ -116,12 +116,18 @@ def _chosen(answer: Answer, model: ModelFile, shapes: dict[str, tuple[int, ...]]
             raise UsageError(f"--output {name}: {request.model} has {', '.join(outputs)}")
     wanted = list(dict.fromkeys(request.outputs)) or list(outputs)
     shown = ", ".join(f"{name} {list(shapes[name])}" for name in outputs)
-    labelled = model.metadata.labels_output
+    labelled, count = model.metadata.labels_output, len(model.metadata.labels)
     if not request.outputs and len(outputs) > 1 and labelled in outputs:
-        wanted = [labelled]
-        answer.guesses.append(
-            f"of the outputs ({shown}), {labelled} counts: the file's labels are of it (--output names others too)"
-        )
+        if _has_score_each(shapes[labelled], count):
+            wanted = [labelled]
+            answer.guesses.append(
+                f"of the outputs ({shown}), {labelled} counts: the file's labels are of it (--output names others too)"
+            )
+        else:
+            named = ", ".join(model.metadata.labels[:MAX_NAMED])
+            answer.guesses.append(
+                f"the file's labels ({named}) are of {labelled}, which has no score for each: they are left out, all outputs count"
+            )
     whole = [name for name in wanted if (outputs[name].dtype or "").startswith(("int", "uint", "bool"))]
     if len(whole) == len(outputs):
         raise UsageError(
@@ -136,6 +142,11 @@ def _chosen(answer: Answer, model: ModelFile, shapes: dict[str, tuple[int, ...]]
     if len(outputs) > 1:
         answer.outputs = wanted
     return [outputs[name] for name in wanted]
+
+
+def _has_score_each(shape: tuple[int, ...], labels: int) -> bool:
+    """Whether an output of this shape is scores of so many labels, of the whole sample or at each pixel."""
+    return math.prod(shape) == labels or (len(shape) == 3 and labels in (shape[0], shape[-1]))
 
 
 def _tensors(answer: Answer, several: list[Tensor], shapes: dict[str, tuple[int, ...]], request: CompressRequest) -> None:
