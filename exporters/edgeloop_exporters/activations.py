@@ -15,10 +15,10 @@ from torch import fx
 
 from edgeloop_exporters.floating import SAME_SCALE
 from edgeloop_exporters.gates import FLOORS, GATED, OPENS
-from edgeloop_exporters.graph import aten, tensor_of
+from edgeloop_exporters.graph import aten, set_parameter, tensor_of
 from edgeloop_exporters.rewrites import call
 
-__all__ = ["by_straight_pieces", "factor_of", "gelus", "greatest_read", "least_read", "numbers_as_tensors", "readers_of"]
+__all__ = ["by_straight_pieces", "factor_of", "gelus", "greatest_read", "least_read", "numbers_as_tensors", "readers_of", "slopes"]
 
 HARD_SWISH = {aten.hardswish.default, aten.hardswish_.default}
 HARD_SIGMOID = {aten.hardsigmoid.default, aten.hardsigmoid_.default}
@@ -64,6 +64,35 @@ def _as_relu6(module: fx.GraphModule, node: fx.Node) -> None:
         shifted = call(graph, node, aten.add.Tensor, (steep, offset * k), value)
         bent = call(graph, node, aten.relu6.default, (shifted,), value)
     node.target, node.args = aten.mul.Tensor, (bent, 1 / k)
+
+
+def slopes(module: fx.GraphModule) -> None:
+    """PReLU with a slope for each channel as x + relu((slope − 1) · x), the product a convolution of one place.
+
+    Both runtimes have integer kernels for all three. ONNX Runtime computes PReLU itself in float, channels last, a few values at
+    a time: seven times as long as a network with relu. A slope for all channels is a leaky relu; slopes beyond 1 stay as they are.
+    """
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.target is not aten.prelu.default:
+            continue
+        x, given, value = node.args[0], tensor_of(module, node.args[1]), node.meta["val"]
+        places = value.dim() - 2
+        if given is None or places not in (1, 2) or bool((given > 1).any()):
+            continue
+        if given.numel() == 1:
+            node.target, node.args = aten.leaky_relu.default, (x, float(given.detach()))
+            continue
+        name = f"{node.name}_weight"
+        set_parameter(module, name, (given.detach() - 1).reshape(-1, 1, *[1] * places))
+        with graph.inserting_before(node):
+            weight = graph.get_attr(name)
+            weight.meta = {**node.meta, "val": tensor_of(module, weight)}
+            target = aten.conv2d.default if places == 2 else aten.conv1d.default
+            ones = [1] * places
+            less = call(graph, node, target, (x, weight, None, ones, [0] * places, ones, given.numel()), value)
+            bent = call(graph, node, aten.relu.default, (less,), value)
+        node.target, node.args = aten.add.Tensor, (x, bent)
 
 
 def gelus(module: fx.GraphModule) -> None:
