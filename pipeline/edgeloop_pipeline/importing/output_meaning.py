@@ -21,11 +21,13 @@ from edgeloop_pipeline.recipe.settings import ImportedBoxes, ImportedMasks, Meas
 __all__ = ["Answer", "answer_of"]
 
 MAX_NAMED = 5
+MIN_EMBEDDING = 16  # values: fewer are numbers of a regression, whose cosine and power hardly change with the sample
 PUBLIC_CLASSES = (1000, 1001, 21841, 21843)  # of ImageNet: so many values are scores
 REASONS = {
     "agreement": "the share of samples with the same answer",
     "cosine": "the cosine between the two answers",
     "mask_iou": "the overlap of the two masks",
+    "r2": "R², 1 − noise / variance of the answers over the samples",
     "signal": "1 − noise / signal of the answers",
     "boxes": "the share of boxes that both find",
 }
@@ -225,6 +227,8 @@ def _measure(answer: Answer, chosen: Tensor, shape: tuple[int, ...]) -> Measure:
     if len(shape) == 3 and 1 < shape[0] < min(shape[1:]):
         answer.guesses.append(f"{list(shape)} is taken as {shape[0]} classes a pixel (--measure signal, if it is not)")
         return "agreement"
+    if math.prod(shape) < MIN_EMBEDDING and chosen.activation == "linear":
+        return "r2"
     if math.prod(shape) == max(shape) > 1:
         if chosen.activation == "linear" and max(shape) <= 2000:
             answer.guesses.append(

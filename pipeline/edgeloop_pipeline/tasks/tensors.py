@@ -104,12 +104,13 @@ class Tensors:
         """The measure of one output."""
         found, truth = found.astype(np.float64), wanted.astype(np.float64)
         kind = self.splits.measure
-        if kind == "signal":
-            noise, power = (each(values).sum(1) for each, values in ((np.square, _rows(found - truth)), (np.square, _rows(truth))))
+        if kind in ("signal", "r2"):
+            signal = truth - truth.mean(0) if kind == "r2" else truth
+            noise, power = (np.square(_rows(values)).sum(1) for values in (found - truth, signal))
             return lambda weights: float(1 - weights @ noise / max(weights @ power, TINY))
         each_sample = EACH.get(kind)
         if each_sample is None:
-            raise DataError("imported.measure: missing; the task tensors needs cosine, mask_iou, signal, agreement or boxes")
+            raise DataError("imported.measure: missing; the task tensors needs cosine, mask_iou, r2, signal, agreement or boxes")
         shares = each_sample(self._maps(found), self._maps(truth))
         return lambda weights: float(weights @ shares / weights.sum())
 
