@@ -70,29 +70,35 @@ def slopes(module: fx.GraphModule) -> None:
     """PReLU with a slope for each channel as x + relu((slope − 1) · x), the product a convolution of one place.
 
     Both runtimes have integer kernels for all three. ONNX Runtime computes PReLU itself in float, channels last, a few values at
-    a time: seven times as long as a network with relu. A slope for all channels is a leaky relu; slopes beyond 1 stay as they are.
+    a time: seven times as long as a network with relu. Where a slope is beyond 1, that channel's relu is of (1 − slope) · x, and
+    another such convolution takes it away. A slope for all channels is a leaky relu.
     """
-    graph = module.graph
-    for node in list(graph.nodes):
+    for node in list(module.graph.nodes):
         if node.target is not aten.prelu.default:
             continue
         x, given, value = node.args[0], tensor_of(module, node.args[1]), node.meta["val"]
-        places = value.dim() - 2
-        if given is None or places not in (1, 2) or bool((given > 1).any()):
+        if given is None or value.dim() not in (3, 4):
             continue
-        if given.numel() == 1:
-            node.target, node.args = aten.leaky_relu.default, (x, float(given.detach()))
+        slope = given.detach()
+        if slope.numel() == 1:
+            node.target, node.args = aten.leaky_relu.default, (x, float(slope))
             continue
-        name = f"{node.name}_weight"
-        set_parameter(module, name, (given.detach() - 1).reshape(-1, 1, *[1] * places))
-        with graph.inserting_before(node):
-            weight = graph.get_attr(name)
-            weight.meta = {**node.meta, "val": tensor_of(module, weight)}
-            target = aten.conv2d.default if places == 2 else aten.conv1d.default
-            ones = [1] * places
-            less = call(graph, node, target, (x, weight, None, ones, [0] * places, ones, given.numel()), value)
-            bent = call(graph, node, aten.relu.default, (less,), value)
+        with module.graph.inserting_before(node):
+            less = _by_channel(module, node, x, -(slope - 1).abs(), f"{node.name}_weight")
+            bent = call(module.graph, node, aten.relu.default, (less,), value)
+            if bool((slope > 1).any()):
+                bent = _by_channel(module, node, bent, torch.where(slope > 1, -1.0, 1.0), f"{node.name}_sign")
         node.target, node.args = aten.add.Tensor, (x, bent)
+
+
+def _by_channel(module: fx.GraphModule, node: fx.Node, x: Any, factors: torch.Tensor, name: str) -> fx.Node:
+    """The product with a factor for each channel as a convolution of one place, in front of `node` and in its layer."""
+    places = node.meta["val"].dim() - 2
+    set_parameter(module, name, factors.reshape(-1, 1, *[1] * places))
+    weight = module.graph.get_attr(name)
+    weight.meta = {**node.meta, "val": tensor_of(module, weight)}
+    target, ones = (aten.conv2d.default if places == 2 else aten.conv1d.default), [1] * places
+    return call(module.graph, node, target, (x, weight, None, ones, [0] * places, ones, len(factors)), node.meta["val"])
 
 
 def gelus(module: fx.GraphModule) -> None:

@@ -27,7 +27,7 @@ def several_moved(given: Sequence[Array], generator: np.random.Generator) -> lis
 def _moved(values: Array, generator: np.random.Generator) -> Array:
     if values.dtype.kind != "f":
         return values
-    return (values * (1 + STEP * generator.choice([-1, 1], values.shape))).astype(values.dtype)
+    return np.asarray(values * (1 + STEP * generator.choice([-1, 1], values.shape)), values.dtype)
 
 
 def is_rounding(difference: float, movements: Iterable[float]) -> bool:
