@@ -217,6 +217,20 @@ def test_an_input_that_never_changes_becomes_a_constant(samples: Path, tmp_path:
     assert np.array_equal(answer, wanted)
 
 
+def test_the_only_input_that_is_left_may_be_named(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(three_inputs())
+    np.save(tmp_path / "pictures.npy", np.random.default_rng(6).normal(size=(24, 3, 16, 16)).astype(np.float32))
+    words = ("--calibrate", tmp_path / "pictures.npy", "--labels", LABELS, "--constant", "place=3", "--constant", "meta=1,2,3,4,5")
+    done = edgeloop_here(
+        "compress", tmp_path / "net.onnx", *words, "--size", "image=3x16x16", "--out", tmp_path / "small", "--prepare-only"
+    )
+    assert done.returncode == 0, done.stderr
+    done = edgeloop_here(
+        "compress", tmp_path / "net.onnx", *words, "--size", "meta=5", "--out", tmp_path / "other", "--prepare-only"
+    )
+    assert "has one input, image" in sentence(done, 2) and not (tmp_path / "other").exists()
+
+
 def ports(session: onnxruntime.InferenceSession) -> list[tuple[str, str, list[object]]]:
     """Inputs and outputs: name, type, and sizes but for the batch's name."""
     values = (*session.get_inputs(), *session.get_outputs())

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 from test_compress import compressed, pictures  # noqa: F401 (a fixture)
 
 import edgeloop
 from commands import edgeloop_here, sentence
+from edgeloop_exporters.model_files.description import Metadata
+from edgeloop_exporters.model_files.tflite_writing import tflite_with_metadata
 from edgeloop_pipeline.recipe.recipe import load
 from tflite_parts import Op, options, tflite_file
 
@@ -54,6 +57,39 @@ def test_a_float_file_becomes_a_verified_pair(pictures: Path, tmp_path: Path) ->
         assert answer.tensors is not None
         (mask,) = answer.tensors.values()
         assert np.abs(mask.reshape(wanted.shape) - wanted).max() < 0.05
+
+
+@pytest.mark.parametrize(("labels", "counts"), [(1, "all"), (2, "all"), (3, "scores")])
+def test_labels_without_a_score_each_choose_no_output(labels: int, counts: str, pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+    """MediaPipe's palm detector names one label of 2,016 scores: its boxes must not be lost for that."""
+    rng, rows = np.random.default_rng(4), 3
+    ops = [
+        Op("FULLY_CONNECTED", ["image", "w", "b"], {"flat": (1, 6)}, options("FullyConnected", fusedActivationFunction=0)),
+        Op("RESHAPE", ["flat", "to"], {"boxes": (1, rows, 2)}),
+        Op("FULLY_CONNECTED", ["flat", "v", "d"], {"scores": (1, rows)}, options("FullyConnected", fusedActivationFunction=0)),
+    ]
+    constants = {
+        "w": rng.normal(0, 0.1, (6, 8 * 8 * 3)).astype(np.float32), "b": np.zeros(6, np.float32),
+        "v": rng.normal(0, 0.6, (rows, 6)).astype(np.float32), "d": np.zeros(rows, np.float32), "to": np.array([1, rows, 2], np.int32),
+    }  # fmt: skip
+    content = tflite_file({"image": (1, 8, 8, 3)}, ops, ["boxes", "scores"], constants)
+    named = Metadata(labels=("palm", "thumb", "arm")[:labels], labels_output="scores")
+    (tmp_path / "palm.tflite").write_bytes(tflite_with_metadata(content, named))
+    done = edgeloop_here(
+        "compress",
+        tmp_path / "palm.tflite",
+        "--calibrate",
+        pictures,
+        "--out",
+        tmp_path / "o",
+        "--normalize",
+        "unit",
+        "--prepare-only",
+    )
+    assert done.returncode == 0, done.stderr
+    imported = load(tmp_path / "o" / "recipe.yaml").head.imported
+    assert imported is not None and imported.chosen == (("boxes", "scores") if counts == "all" else ("scores",))
+    assert ("left out, all outputs count" in " ".join(done.stderr.split())) == (counts == "all")
 
 
 def test_what_is_not_known_is_named(pictures: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -26,12 +26,15 @@ SIDE = 16
 NAMES = ["relu", "masks", "vector"]  # the first is what exporters call inner values
 
 
-def detector(whole: bool = False) -> bytes:
-    """Distances of some hundred, masks up to 1, and a vector up to a hundredth: one scale for all would leave nothing of two."""
+def detector(whole: bool = False, presence: bool = False) -> bytes:
+    """Distances of some hundred, masks up to 1, and a vector up to a hundredth: one scale for all would leave nothing of two.
+
+    `presence`: also a score of what is in none of the pictures.
+    """
     rng = np.random.default_rng(1)
     weights = {
         "w": rng.normal(0, 0.3, (16, 3, 3, 3)), "b": rng.normal(0, 0.1, 16), "wb": rng.normal(0, 0.3, (4, 16, 1, 1)),
-        "wm": rng.normal(0, 0.5, (2, 16, 1, 1)), "d": rng.normal(0, 0.01, (16, 6)), "e": np.zeros(6), "far": np.array(200.0),
+        "wm": rng.normal(0, 0.5, (2, 16, 1, 1)), "d": rng.normal(0, 0.01, (16, 6)), "e": np.zeros(6), "far": np.array(200.0), "s": rng.normal(0, 0.1, (16, 1)), "never": np.array([-12.0]),
     }  # fmt: skip
     constants = {key: value.astype(np.float32) for key, value in weights.items()}
     nodes = [
@@ -44,10 +47,13 @@ def detector(whole: bool = False) -> bytes:
         helper.make_node("GlobalAveragePool", ["r"], ["p"]),
         helper.make_node("Flatten", ["p"], ["f"]),
         helper.make_node("Gemm", ["f", "d", "e"], ["vector"]),
+        helper.make_node("Gemm", ["f", "s", "never"], ["absent"]),
+        helper.make_node("Sigmoid", ["absent"], ["presence"]),
         *([helper.make_node("ArgMax", ["vector"], ["best"], axis=1)] if whole else []),
     ]
     half = SIDE // 2
     outputs = [("relu", F, ["batch", 4, half, half]), ("masks", F, ["batch", 2, half, half]), ("vector", F, ["batch", 6])]
+    outputs += [("presence", F, ["batch", 1])] if presence else []
     outputs += [("best", onnx.TensorProto.INT64, ["batch", 1])] if whole else []
     return onnx_file(nodes, [("image", F, ["batch", 3, SIDE, SIDE])], outputs, **constants)
 
@@ -57,13 +63,16 @@ def kept(wanted: np.ndarray, found: np.ndarray) -> float:
 
 
 def test_all_outputs_arrive_by_name_each_with_its_own_scale(pictures: Path, tmp_path: Path) -> None:  # noqa: F811
-    (tmp_path / "net.onnx").write_bytes(detector())
+    (tmp_path / "net.onnx").write_bytes(detector(presence=True))
     found, said = compressed(
         tmp_path / "net.onnx", pictures, tmp_path / "small", "--normalize", "imagenet", "--io", "original"
     )  # fmt: skip
-    assert "3 outputs: relu [4, 8, 8], masks [2, 8, 8], vector [6]" in said and "of the worst output" in said
+    assert "4 outputs: relu [4, 8, 8], masks [2, 8, 8], vector [6], presence [1]" in said and "of the worst output" in said
     verified = next(stage["metrics"] for stage in found["stages"] if stage["name"] == "verify")
     assert min(file["accuracy"]["value"] for file in verified["variants"].values()) >= 0.99
+    rows = {row["name"]: row for row in verified["outputs"]}
+    assert set(rows) == {*NAMES, "presence"} and [name for name, row in rows.items() if row["silent"]] == ["presence"]
+    assert "presence (up to" in said and "scores near 0 in all these data" in said
     run = tmp_path / "runs" / "small"
     path = next(run.glob("*.edgeloop"))
     picture = np.asarray(Image.open(pictures / "03.png"))
@@ -71,16 +80,16 @@ def test_all_outputs_arrive_by_name_each_with_its_own_scale(pictures: Path, tmp_
         manifest = bundle.manifest
         assert isinstance(manifest.task, Tensors) and manifest.drift is not None
         assert {"mean of relu", "spread of masks"} <= set(manifest.drift.features)
-        assert manifest.canary is not None and set(manifest.canary.golden) == set(NAMES)
+        assert manifest.canary is not None and set(manifest.canary.golden) == {*NAMES, "presence"}
         for variant in manifest.variants:
-            assert [spec.name for spec in variant.outputs] == NAMES
+            assert [spec.name for spec in variant.outputs] == [*NAMES, "presence"]
             scales = [spec.quantization.scale for spec in variant.outputs if spec.quantization is not None]
             assert variant.runtime == "onnx" or max(scales) > 100 * min(scales)
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     for variant in ("onnx-int8", "tflite-int8"):
         model = edgeloop.open(path, variant=variant)
         answer = model(picture)
-        assert answer.tensors is not None and list(answer.tensors) == NAMES
+        assert answer.tensors is not None and list(answer.tensors) == [*NAMES, "presence"]
         from edgeloop_contract.preprocessing import prepare
 
         counts = prepare(manifest.preprocessing, picture).values.astype(np.float32)
@@ -90,7 +99,7 @@ def test_all_outputs_arrive_by_name_each_with_its_own_scale(pictures: Path, tmp_
             assert kept(original[0], answer.tensors[name].reshape(original[0].shape)) > 0.98, (variant, name)
     takes_the_originals_place(tmp_path / "net.onnx", run)
     report = (run / "report.html").read_text("utf-8")
-    assert "relu: [" in report and "vector: [" in report
+    assert "relu: [" in report and "vector: [" in report and "Per output" in report
 
 
 def test_some_of_the_outputs_can_be_chosen(pictures: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -260,3 +260,9 @@ def test_explaining_holds_the_layers_outputs_of_no_more_samples_than_are_evaluat
     monkeypatch.setattr(diagnosis._Outputs, "run", watched)
     monkeypatch.setattr(diagnosis, "evaluation_batch", lambda values: 3)
     assert diagnosis.explain(graph, splits, {}) and held == [3, 3]
+
+
+def test_explaining_a_slow_network_takes_little_more_than_its_time() -> None:
+    """A layout detector of 170 layers took 2 seconds a layer, where 2 seconds were allowed for all of them."""
+    assert diagnosis._samples_in(2.0, 0.001) == 256 and diagnosis._samples_in(2.0, 0.1) == 20
+    assert diagnosis._samples_in(2.0, 2.0) == 8 and diagnosis._samples_in(2.0, 60.0) == 1

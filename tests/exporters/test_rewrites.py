@@ -58,6 +58,21 @@ class ConvNeXtBlock(nn.Module):
         return x + y.permute(0, 3, 1, 2)
 
 
+class Slopes(nn.Module):
+    """PReLU with slopes from −0.5 to `most`, behind a layer and behind a sum."""
+
+    def __init__(self, most: float = 1.0) -> None:
+        super().__init__()
+        self.layer, self.bend, self.after = conv(), nn.PReLU(16), nn.PReLU(16)
+        self.one = nn.PReLU(init=0.3)
+        with torch.no_grad():
+            self.bend.weight.copy_(torch.linspace(-0.5, most, 16))
+            self.after.weight.copy_(torch.linspace(most, -0.1, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one(self.layer(self.after(x + self.bend(self.layer(x)))))
+
+
 def network(*middle: nn.Module, width: int = 16) -> nn.Module:
     torch.manual_seed(0)
     stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU())
@@ -111,6 +126,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         Do(lambda x: x * 0.25 + 1.5), conv(), Do(lambda x: (x - 0.5) / 3), conv(), Do(lambda x: torch.cat([x * 0.5, x], 1)), conv32(),
         nn.SiLU(), conv(),
     ),
+    "slopes": lambda: network(Slopes(1.2), nn.PReLU(16)),
     "norms": lambda: network(
         Do(lambda x: F.normalize(x, dim=1)), nn.utils.parametrizations.weight_norm(conv()), nn.ReLU(), ChannelsFirstNorm(),
         ConvNeXtBlock(16), ConvNeXtBlock(16), ChannelsFirstNorm(), nn.BatchNorm2d(16),
@@ -126,7 +142,7 @@ def folded(net: nn.Module, x: np.ndarray) -> fx.GraphModule:
     return graph
 
 
-@pytest.mark.parametrize("name", cases(NETWORKS, set(NETWORKS) - {"sizes", "norms", "a constant in front"}))
+@pytest.mark.parametrize("name", cases(NETWORKS, set(NETWORKS) - {"sizes", "norms", "a constant in front", "slopes"}))
 def test_float_and_integer_files_answer_as_torch_does(name: str, tmp_path: Path) -> None:
     x = samples()
     net = NETWORKS[name]()
@@ -154,8 +170,22 @@ def test_float_and_integer_files_answer_as_torch_does(name: str, tmp_path: Path)
         variant = Variant(name=runtime, runtime=runtime, precision=Precision.INT8, file="f", inputs=[given], outputs=[answered])
         found = open_runtime(variant, convert.written(runtime, graph, NORMALIZATION, SHAPE, True)).run(x)
         assert np.abs(found - reference).max() <= 3.01 * scale, runtime
-        if name == "pieces":  # no operation of it is left in float; TFLite takes the counts as they are
+        if name in ("pieces", "slopes"):  # no operation of it is left in float; TFLite takes the counts as they are
             assert not kernels.count(variant, convert.written(runtime, graph, NORMALIZATION, SHAPE, True)).floating, runtime
+
+
+def test_slopes_of_channels_are_layers() -> None:
+    x = samples(4)
+    normal = NORMALIZATION.normalize(torch.from_numpy(x))
+    for most, layers in ((1.0, 2), (1.1, 4)):
+        net = network(Slopes(most))
+        graph = folded(net, x)
+        targets = [str(node.target) for node in graph.graph.nodes]
+        plain = [str(node.target) for node in trace(net, normal).graph.nodes].count("aten.conv2d.default")
+        assert targets.count("aten.conv2d.default") - plain == layers and "aten.prelu.default" not in targets
+        assert targets.count("aten.leaky_relu.default") == 1
+        with torch.no_grad():
+            assert torch.allclose(graph(normal), net(normal), atol=1e-4)
 
 
 @pytest.mark.parametrize("form", ["div", "mul", "half first", "whole"])

@@ -20,7 +20,7 @@ from edgeloop_exporters.convert import to_tflite
 from edgeloop_exporters.graph import fold_batchnorm, trace
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.onnx_import import read_onnx
-from edgeloop_exporters.tflite_import import compare, to_onnx, translated
+from edgeloop_exporters.tflite_import import compare, to_onnx, translated, values
 from tflite_parts import Op, options, tflite_file
 
 RNG = np.random.default_rng(4)
@@ -268,9 +268,31 @@ def test_other_weights_are_seen(tmp_path: Path) -> None:
 
 
 def test_a_wrong_rule_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgeloop_exporters.tflite_import import values
-
     monkeypatch.setitem(values.UNARY, "TANH", "Sigmoid")
     (tmp_path / "net.tflite").write_bytes(FILES["tanh"])
     with pytest.raises(ModelError, match=r"answers differently by .* first in tensor 'y'"):
+        to_onnx(tmp_path / "net.tflite")
+
+
+def test_rounding_behind_large_sums_is_no_difference_and_a_wrong_rule_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in MediaPipe's pose: layers make hundreds, of which the next operator keeps the last digits alone."""
+    rng, width, count = np.random.default_rng(7), 64, 2
+    flat = options("FullyConnected", fusedActivationFunction=0)
+    ops, constants, name = [], dict[str, np.ndarray](), "x"
+    for i in range(count):
+        constants |= {f"w{i}": rng.normal(0, 20, (width, width)).astype(np.float32), f"b{i}": np.zeros(width, np.float32)}
+        ops += [
+            Op("FULLY_CONNECTED", [name, f"w{i}", f"b{i}"], {f"f{i}": (1, width)}, flat),
+            Op("SIN", [f"f{i}"], {f"s{i}": (1, width)}),
+        ]
+        name = f"s{i}"
+    ops.append(Op("TANH", [name], {"y": (1, width)}))
+    (tmp_path / "net.tflite").write_bytes(tflite_file({"x": (1, width)}, ops, ["y"], constants))
+    found = translated(tmp_path / "net.tflite")
+    with monkeypatch.context() as patched:
+        patched.setattr("edgeloop_exporters.tflite_import.comparing.is_rounding", lambda *_: False)
+        assert 1e-3 < compare(found, tmp_path / "net.tflite").worst < 0.02
+    assert compare(found, tmp_path / "net.tflite").worst <= 1e-3
+    monkeypatch.setitem(values.UNARY, "TANH", "Softsign")
+    with pytest.raises(ModelError, match="first in tensor 'y'"):
         to_onnx(tmp_path / "net.tflite")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from edgeloop_pipeline.tasks.tensors import EACH
+from edgeloop_pipeline.data.types import PreparedSplits, Samples
+from edgeloop_pipeline.tasks.tensors import EACH, Tensors
 
 
 def letters(wrong: int) -> tuple[np.ndarray, np.ndarray]:
@@ -34,3 +36,18 @@ def test_logits_have_their_classes_first() -> None:
     found[1, :, 0] = -found[1, :, 0]
     kept = EACH["agreement"](found, wanted)
     assert kept[0] == 1.0 and kept[1] == pytest.approx(5 / 6, abs=0.17)
+
+
+def test_numbers_around_a_large_one_are_judged_by_what_varies() -> None:
+    """Scores from 2.9 to 3.1 that all become 3: nearly all of the signal is there, and nothing of what they say."""
+    rng = np.random.default_rng(2)
+    wanted = rng.uniform(2.9, 3.1, (40, 3)).astype(np.float32)
+    samples = Samples(np.zeros((40, 1, 1), np.float32), wanted, np.arange(40), np.array([]))
+
+    def kept(measure: str, found: np.ndarray) -> float:
+        splits = PreparedSplits((), samples, samples, samples, task="tensors", measure=measure)
+        return Tensors(splits).judge(torch.from_numpy(found), samples)[0]
+
+    constant = np.full_like(wanted, wanted.mean())
+    assert kept("signal", constant) > 0.99 and kept("r2", constant) < 0.01
+    assert kept("r2", wanted) == 1.0 and 0.9 < kept("r2", wanted + rng.normal(0, 0.01, wanted.shape).astype(np.float32)) < 0.99

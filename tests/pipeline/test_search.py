@@ -111,3 +111,10 @@ class TestSearch:
         _, first = train(splits, tmp_path, batch="auto", learning_rate="auto")
         _, again = train(splits, tmp_path, batch="auto", learning_rate="auto")
         assert first.facts.search == again.facts.search and first.curve == again.curve
+
+
+def test_long_sounds_go_through_a_network_fewer_at_a_time() -> None:
+    """What a model makes of a point of sound is a spectrum's worth: 13 recordings of nine seconds took 8 GB."""
+    sound = np.zeros((20, 144_160, 1), np.int16)
+    assert evaluation_batch(sound) == 1 and evaluation_batch(sound.astype(np.float32)) == 13
+    assert evaluation_batch(sound[:, :4000]) == evaluation_batch(sound[:, :4000].astype(np.float32))

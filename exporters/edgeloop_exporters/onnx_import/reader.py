@@ -133,7 +133,7 @@ class _Reader:
         if not value.batched():
             raise ModelError(
                 f"{self.where}: its output {name} has shape {list(value.shape)} for {BATCHES[0]} samples; its first axis must be"
-                " the batch: export the model so, or choose another output"
+                f" the batch: export the model so, choose another output, or {PACK}"
             )
         return Port(name, str(value.dtype).removeprefix("torch."), value.shape[1:])
 

@@ -60,12 +60,21 @@ def _turned(build: Builder, parts: list[Value], used: int, cosines: Tensor, sine
     """(a + bi)(cos + sin·i) summed: the real and the imaginary part."""
     call, (cos, sin) = build.call, (build.tensor(m.to(torch.float32)) for m in (cosines, sines))
     parts = [part if part.shape[-1] == used else call(torch.narrow, part, -1, 0, used) for part in parts]
-    real, imaginary = call(torch.matmul, parts[0], cos), call(torch.matmul, parts[0], sin)
+    real, imaginary = _product(build, parts[0], cos), _product(build, parts[0], sin)
     if len(parts) == 1:
         return [real, imaginary]
     return [
-        call(torch.sub, real, call(torch.matmul, parts[1], sin)), call(torch.add, imaginary, call(torch.matmul, parts[1], cos)),
+        call(torch.sub, real, _product(build, parts[1], sin)), call(torch.add, imaginary, _product(build, parts[1], cos)),
     ]  # fmt: skip
+
+
+def _product(build: Builder, x: Value, matrix: Value) -> Value:
+    """(..., n) times (n, m), those between batch and n as one: TFLite's converter refuses four axes there."""
+    between = x.shape[1:-1]
+    if len(between) < 2 or not x.batched():
+        return build.call(torch.matmul, x, matrix)
+    rows = build.call(torch.flatten, x, 1, -2)
+    return build.call(torch.unflatten, build.call(torch.matmul, rows, matrix), 1, list(between))
 
 
 @handles("STFT")

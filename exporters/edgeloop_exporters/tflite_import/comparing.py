@@ -10,18 +10,23 @@ import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError, ModelError
+from edgeloop_exporters.last_bits import is_rounding, several_moved
 from edgeloop_exporters.tflite_import.reading import PACK, Translated, translated
 from edgeloop_exporters.tflite_import.writing import TO_LAST
 
 __all__ = ["Difference", "compare", "to_onnx"]
 
 SAMPLES, SEED = 3, 0
+LARGE = 1e-3  # a difference that is looked into
 LEAST = 1e-4  # values that are all smaller are compared with this
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The largest one, relative to its tensor's largest value. `first`: the first tensor that differs by more than a thousandth."""
+    """The largest one that rounding does not explain, relative to its tensor's largest value.
+
+    `first`: the first tensor that differs by more than a thousandth.
+    """
 
     worst: float
     first: str = ""
@@ -66,36 +71,43 @@ def compare(found: Translated, path: Path) -> Difference:
     names = {detail["index"]: detail["name"] for detail in runtime.get_tensor_details()}
     generator, worst, first = np.random.default_rng(SEED), 0.0, ""
     for _ in range(SAMPLES):
-        for number, found_values, wanted in _tensors(found, session, runtime, generator, path):
-            difference = _difference(found_values, wanted)
-            if not difference <= 1e-3 and not first:
-                first = names.get(number, "")
-            worst = max(worst, difference)
+        given = [_sample(generator, entry["dtype"], tuple(entry["shape"])) for entry in runtime.get_input_details()]
+        ours, theirs = _tensors(found, session, runtime, given, path)
+        differences = {number: _difference(values, theirs[number]) for number, values in ours.items()}
+        if not max(differences.values(), default=0.0) <= LARGE:
+            again = [_ours(found, session, runtime, other) for other in several_moved(given, generator)]
+            differences = {
+                number: 0.0 if is_rounding(d, (_difference(one[number], ours[number]) for one in again)) else d
+                for number, d in differences.items()
+            }
+        first = first or next((names.get(number, "") for number, d in differences.items() if not d <= LARGE), "")
+        worst = max(worst, *differences.values())
     return Difference(worst, first)
 
 
 def _tensors(
-    found: Translated, session: Any, runtime: Any, generator: np.random.Generator, path: Path
-) -> list[tuple[int, Array, Array]]:  # fmt: skip
-    """Of one random sample: number, our values, LiteRT's."""
-    entries, answers = runtime.get_input_details(), runtime.get_output_details()
-    given = [_sample(generator, entry["dtype"], tuple(entry["shape"])) for entry in entries]
-    inner = list(found.made.items())
+    found: Translated, session: Any, runtime: Any, given: list[Array], path: Path
+) -> tuple[dict[int, Array], dict[int, Array]]:  # fmt: skip
+    """Of one sample, by the tensor's number: our values, and LiteRT's. Raises ModelError where one of the two cannot run."""
     try:
-        for entry, values in zip(entries, given, strict=True):
+        for entry, values in zip(runtime.get_input_details(), given, strict=True):
             runtime.set_tensor(entry["index"], values)
         runtime.invoke()
-        inputs = dict(zip((i.name for i in found.model.graph.input), given, strict=True))
-        outputs = [output.name for output in found.model.graph.output]
-        made = session.run([*(name for _, (name, _) in inner), *outputs], inputs)
-        rows = [
-            (number, values.transpose(TO_LAST) if first else values, runtime.get_tensor(number))
-            for (number, (_, first)), values in zip(inner, made, strict=False)
-        ]
-        ends = [(int(answer["index"]), values) for answer, values in zip(answers, made[len(inner) :], strict=True)]
-        return [*rows, *((number, values, runtime.get_tensor(number)) for number, values in ends)]
+        ours = _ours(found, session, runtime, given)
+        return ours, {number: runtime.get_tensor(number) for number in ours}
     except Exception as error:  # the runtimes' own types
         raise ModelError(f"{path}: a runtime cannot run it: {' '.join(str(error).split())[:300]}; {PACK}") from error
+
+
+def _ours(found: Translated, session: Any, runtime: Any, given: list[Array]) -> dict[int, Array]:
+    """Tensors between operators, then the outputs, each channels last as in the file."""
+    inner, outputs = list(found.made.items()), [output.name for output in found.model.graph.output]
+    inputs = dict(zip((i.name for i in found.model.graph.input), given, strict=True))
+    made = session.run([*(name for _, (name, _) in inner), *outputs], inputs)
+    rows = {
+        number: values.transpose(TO_LAST) if first else values for (number, (_, first)), values in zip(inner, made, strict=False)
+    }
+    return rows | {int(a["index"]): values for a, values in zip(runtime.get_output_details(), made[len(inner) :], strict=True)}
 
 
 def _with_outputs(found: Translated) -> Any:

@@ -65,7 +65,9 @@ if TYPE_CHECKING:
 @click.option("--boxes", default="", metavar="LAYOUT", help="How a detector's outputs say boxes; see docs/detection.md.")
 @click.option("--points", default="", help="Names of the points of boxes, as --labels.")
 @click.option("--task", type=click.Choice(["classification", "tensors", "detection"]), help="Default: as labels and the graph say.")
-@click.option("--measure", type=click.Choice(["agreement", "cosine", "mask_iou", "signal", "boxes"]), help="What int8 has to keep.")
+@click.option(
+    "--measure", type=click.Choice(["agreement", "cosine", "mask_iou", "r2", "signal", "boxes"]), help="What int8 has to keep."
+)
 @click.option("--min-agreement", type=FiniteRange(0, 1), help="The least that int8 keeps, by the measure; it may train for it.")
 @click.option(
     "--prune",

@@ -22,7 +22,7 @@ from edgeloop_pipeline.data.types import NAMES, PreparedSplits, Samples
 
 __all__ = ["Original", "files_beside", "labelled", "with_states"]
 
-BATCH = 16
+BATCH, BATCH_VALUES = 16, 500_000  # samples at a time, and input values in all: inner tensors may be a hundred times as large
 MOST_WINDOWS = 20_000  # of a split, of a model that keeps state
 
 
@@ -122,7 +122,7 @@ class Original:
         session, names = self._session, self.names[1]
         given = session.get_inputs()[0]
         fixed = given.shape[0] if isinstance(given.shape[0], int) else 0
-        size, rows = fixed or BATCH, list[list[Array]]()
+        size, rows = fixed or max(1, min(BATCH, BATCH_VALUES // max(1, values[0].size))), list[list[Array]]()
         for start in range(0, len(values), size):
             some = len(values[start : start + size])
             fed = {name: _padded(x, fixed) for name, x in self.feeds(values[start : start + size], mean, std).items()}

@@ -20,8 +20,9 @@ def closing_words(entries: Sequence[Entry], original_bytes: int, floor: bool) ->
     verified, quantized = result_of(entries, "verify", VerifyResult), result_of(entries, "quantize", QuantizeResult)
     if verified is None:
         return []
-    said = [] if floor else _lost(verified)
-    if said and quantized is not None and quantized.left_out:
+    lost = [] if floor else _lost(verified)
+    said = lost + _of_outputs(verified, floor)
+    if lost and quantized is not None and quantized.left_out:
         steps = f"{len(quantized.left_out)} repair steps were left out for time, the first {quantized.left_out[0]}"
         said.append(f"{steps}; set a larger quantize.repair_seconds in recipe.yaml, and run the project again")
     if quantized is not None and quantized.rounded_layers == 0:
@@ -43,6 +44,18 @@ def _lost(verified: VerifyResult) -> list[str]:
         f"{name} keeps {kept[name]:.1%} by {verified.metric}; --min-agreement {FAITHFUL:g} lets layers stay in float, or trains."
         " The report shows what the model sees and answers: check that first"
     ]
+
+
+def _of_outputs(verified: VerifyResult, floor: bool) -> list[str]:
+    """Of several outputs: which one it is that loses, and those that answer next to nothing in these data."""
+    rows, said = verified.outputs or [], []
+    poor = [row for row in rows if row.kept < FAITHFUL]
+    if poor and len(poor) < len(rows) and not floor:
+        lost, good = (", ".join(f"{row.name} {row.kept:.1%}" for row in some) for some in (poor, rows[len(poor) :]))
+        said.append(f"of its outputs, {lost} lose most, the others keep {good}; --output names those that count")
+    if silent := [f"{row.name} (up to {row.largest:.1g})" for row in rows if row.silent]:
+        said.append(f"{' and '.join(silent)}: scores near 0 in all these data; give some in which it answers more")
+    return said
 
 
 def _grown(verified: VerifyResult, quantized: QuantizeResult | None, original_bytes: int) -> list[str]:

@@ -21,11 +21,13 @@ from edgeloop_pipeline.recipe.settings import ImportedBoxes, ImportedMasks, Meas
 __all__ = ["Answer", "answer_of"]
 
 MAX_NAMED = 5
+MIN_EMBEDDING = 16  # values: fewer are numbers of a regression, whose cosine and power hardly change with the sample
 PUBLIC_CLASSES = (1000, 1001, 21841, 21843)  # of ImageNet: so many values are scores
 REASONS = {
     "agreement": "the share of samples with the same answer",
     "cosine": "the cosine between the two answers",
     "mask_iou": "the overlap of the two masks",
+    "r2": "R², 1 − noise / variance of the answers over the samples",
     "signal": "1 − noise / signal of the answers",
     "boxes": "the share of boxes that both find",
 }
@@ -117,12 +119,18 @@ def _chosen(answer: Answer, model: ModelFile, shapes: dict[str, tuple[int, ...]]
             raise UsageError(f"--output {name}: {request.model} has {', '.join(outputs)}")
     wanted = list(dict.fromkeys(request.outputs)) or list(outputs)
     shown = ", ".join(f"{name} {list(shapes[name])}" for name in outputs)
-    labelled = model.metadata.labels_output
+    labelled, count = model.metadata.labels_output, len(model.metadata.labels)
     if not request.outputs and len(outputs) > 1 and labelled in outputs:
-        wanted = [labelled]
-        answer.guesses.append(
-            f"of the outputs ({shown}), {labelled} counts: the file's labels are of it (--output names others too)"
-        )
+        if _has_score_each(shapes[labelled], count):
+            wanted = [labelled]
+            answer.guesses.append(
+                f"of the outputs ({shown}), {labelled} counts: the file's labels are of it (--output names others too)"
+            )
+        else:
+            named = ", ".join(model.metadata.labels[:MAX_NAMED])
+            answer.guesses.append(
+                f"the file's labels ({named}) are of {labelled}, which has no score for each: they are left out, all outputs count"
+            )
     whole = [name for name in wanted if (outputs[name].dtype or "").startswith(("int", "uint", "bool"))]
     if len(whole) == len(outputs):
         raise UsageError(
@@ -137,6 +145,11 @@ def _chosen(answer: Answer, model: ModelFile, shapes: dict[str, tuple[int, ...]]
     if len(outputs) > 1:
         answer.outputs = wanted
     return [outputs[name] for name in wanted]
+
+
+def _has_score_each(shape: tuple[int, ...], labels: int) -> bool:
+    """Whether an output of this shape is scores of so many labels, of the whole sample or at each pixel."""
+    return math.prod(shape) == labels or (len(shape) == 3 and labels in (shape[0], shape[-1]))
 
 
 def _tensors(answer: Answer, several: list[Tensor], shapes: dict[str, tuple[int, ...]], request: CompressRequest) -> None:
@@ -215,6 +228,8 @@ def _measure(answer: Answer, chosen: Tensor, shape: tuple[int, ...]) -> Measure:
     if len(shape) == 3 and 1 < shape[0] < min(shape[1:]):
         answer.guesses.append(f"{list(shape)} is taken as {shape[0]} classes a pixel (--measure signal, if it is not)")
         return "agreement"
+    if math.prod(shape) < MIN_EMBEDDING and chosen.activation == "linear":
+        return "r2"
     if math.prod(shape) == max(shape) > 1:
         if chosen.activation == "linear" and max(shape) <= 2000:
             answer.guesses.append(

@@ -102,6 +102,7 @@ def _understood(request: CompressRequest, ask: Ask, scratch: Path) -> tuple[Comp
     path.write_bytes(content)
     model = texts.described(model, path) if tokens is not None else model
     several = tokens is None and (numbers or has_several(model, request))
+    request = request if several or not model.inputs else _without_name(request, model.inputs[0].name)
     _check(model, request, several)
     if not several and tokens is None and model.inputs[0].dtype in COUNTS:
         path.write_bytes(with_float_input(content, model.inputs[0].name, str(request.model)))
@@ -155,7 +156,15 @@ def _check(model: ModelFile, request: CompressRequest, several: bool) -> None:
     if request.drop_in and model.inputs[0].dtype != "float32":
         raise UsageError(f"--io original: {request.model} takes {model.inputs[0].dtype}; only files of float32 can be replaced")
     if of := {**request.shape_of, **request.steps_of}:
-        raise UsageError(f"{next(iter(of))}=…: {request.model} has one input; leave the name out")
+        raise UsageError(f"{next(iter(of))}=…: {request.model} has one input, {model.inputs[0].name}")
+
+
+def _without_name(request: CompressRequest, name: str) -> CompressRequest:
+    """What was said of the only input by its name, as if it was said without."""
+    shapes, steps = dict(request.shape_of), dict(request.steps_of)
+    return replace(
+        request, shape=shapes.pop(name, request.shape), steps=steps.pop(name, request.steps), shape_of=shapes, steps_of=steps
+    )
 
 
 def _of_several(model: ModelFile, original: ModelFile, request: CompressRequest, path: Path) -> Meaning:

@@ -24,6 +24,7 @@ from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training.scoring import evaluation_batch, scores_of
 
 MAX_SAMPLES, MIN_SAMPLES = 256, 8
+PATIENCE = 10
 MEAN_SAMPLES = 16  # samples that give a layer's mean error when it alone is rounded
 OUTLIER = 8.0  # a channel's peak relative to the median channel's
 SATURATED = 0.01  # share of the values outside their range
@@ -115,14 +116,14 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float], s
     """Explain every layer with weights and every sum, in order, on validation samples.
 
     `stretched`: quantizer → how far one calibration sample reaches (`outlier_samples`). `seconds`: about the most time;
-    with less of it, fewer samples show each layer's cost.
+    with less of it, fewer samples show each layer's cost: eight, and one where these would take more than PATIENCE times as long.
     """
     module, normalization = graph.module, graph.normalization
     nodes = [n for n in module.graph.nodes if n.target in WEIGHTED or is_sum(n)]
     start = time.perf_counter()
     scores_of(module, normalization, some_of(splits.validation, MIN_SAMPLES))
-    one = (time.perf_counter() - start) / MIN_SAMPLES
-    samples = some_of(splits.validation, int(min(MAX_SAMPLES, max(MIN_SAMPLES, seconds / max(1, len(nodes)) / one))))
+    each = (time.perf_counter() - start) / MIN_SAMPLES * max(1, len(nodes))  # of one sample for all layers
+    samples = some_of(splits.validation, _samples_in(seconds, each))
     task = task_for(splits)
     few = min(MAX_SAMPLES // 4, evaluation_batch(samples.values))  # their outputs of every layer are held, of both graphs
     x = samples_of(normalization, samples.values[:few])
@@ -161,6 +162,12 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float], s
     quantized_graph.put(module, moved)
     quantization.set_mode(module, "quantize", "quantize")
     return rows
+
+
+def _samples_in(seconds: float, each: float) -> int:
+    """How many samples there is time for, at `each` seconds for one."""
+    least = MIN_SAMPLES if MIN_SAMPLES * each <= PATIENCE * seconds else 1
+    return int(min(MAX_SAMPLES, max(least, seconds / each)))
 
 
 def _parameters(node: Any) -> set[str]:

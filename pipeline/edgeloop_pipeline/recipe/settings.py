@@ -16,7 +16,7 @@ from edgeloop_exporters.named_inputs import NamedInput
 NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 Fraction01 = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Measure = Literal["agreement", "cosine", "mask_iou", "signal", "boxes"]
+Measure = Literal["agreement", "cosine", "mask_iou", "r2", "signal", "boxes"]
 TaskName = Literal["classification", "regression", "anomaly", "tensors", "detection", "keypoints", "segmentation", "multilabel"]
 Objective = Literal["accuracy", "latency", "bytes"]
 Reference = Annotated[str, msgspec.Meta(pattern=r"^[^:]+\.py:[A-Za-z_]\w*(?!\n)$")]

@@ -146,6 +146,18 @@ class LabelsFigures(msgspec.Struct, frozen=True):
     labels: list[LabelFigures]
 
 
+class OutputFigures(msgspec.Struct, frozen=True):
+    """One of a model's outputs on the test set. `kept`: by the measure. `largest`: magnitude of the original's answers there.
+
+    `silent`: all are scores near 0.
+    """
+
+    name: str
+    kept: float
+    largest: float
+    silent: bool
+
+
 class TaskFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The detailed figures of each task. `confusion`: rows are true classes, columns answers."""
 
@@ -157,3 +169,4 @@ class TaskFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     points: PointsFigures | None = None
     masks: MaskFigures | None = None
     multilabel: LabelsFigures | None = None
+    outputs: list[OutputFigures] | None = None

@@ -51,6 +51,7 @@ MEASURES = {
     "cosine": "cosine similarity",
     "mask_iou": "mask IoU",
     "boxes": "boxes kept",
+    "r2": "R²",
     "signal": "signal kept",
 }
 

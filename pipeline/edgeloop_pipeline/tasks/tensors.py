@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SUMS = 1e-2  # probabilities of one place are so near to 1 in all
 INSIDE = 0.5  # a place with a larger value belongs to a mask
 TINY = 1e-12
+SILENT = 1e-2
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,13 @@ class Tensors:
         if self.splits.measure == "boxes":
             matched, boxes = self._boxes.matches(scores.reshape(wanted.shape), wanted)
             return lambda weights: float(weights @ matched / (weights @ boxes)) if weights @ boxes else 1.0
-        right = self._answers(wanted)
-        each = [self._kept_of(found, right[name]) for name, found in self._answers(scores.reshape(wanted.shape)).items()]
+        each = list(self._kept_each(scores, wanted).values())
         return each[0] if len(each) == 1 else lambda weights: min(kept(weights) for kept in each)
+
+    def _kept_each(self, scores: Array, wanted: Array) -> dict[str, Callable[[Array], float]]:
+        """The measure of each output."""
+        right = self._answers(wanted)
+        return {name: self._kept_of(found, right[name]) for name, found in self._answers(scores.reshape(wanted.shape)).items()}
 
     @cached_property
     def _boxes(self) -> KeptBoxes:
@@ -104,12 +109,15 @@ class Tensors:
         """The measure of one output."""
         found, truth = found.astype(np.float64), wanted.astype(np.float64)
         kind = self.splits.measure
-        if kind == "signal":
-            noise, power = (each(values).sum(1) for each, values in ((np.square, _rows(found - truth)), (np.square, _rows(truth))))
+        if kind in ("signal", "r2"):
+            signal = truth - truth.mean(0) if kind == "r2" else truth
+            noise, power = (np.square(_rows(values)).sum(1) for values in (found - truth, signal))
+            if kind == "signal" and is_silent(truth):
+                power = np.maximum(power, SILENT**2 * _rows(truth).shape[1])
             return lambda weights: float(1 - weights @ noise / max(weights @ power, TINY))
         each_sample = EACH.get(kind)
         if each_sample is None:
-            raise DataError("imported.measure: missing; the task tensors needs cosine, mask_iou, signal, agreement or boxes")
+            raise DataError("imported.measure: missing; the task tensors needs cosine, mask_iou, r2, signal, agreement or boxes")
         shares = each_sample(self._maps(found), self._maps(truth))
         return lambda weights: float(weights @ shares / weights.sum())
 
@@ -140,9 +148,17 @@ class Tensors:
         return 0.0
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
-        from edgeloop_pipeline.results.task_figures import TaskFigures
+        from edgeloop_pipeline.results.task_figures import OutputFigures, TaskFigures
 
-        return TaskFigures()
+        wanted = np.asarray(samples.labels)
+        right = self._answers(wanted)
+        if len(right) < 2 or self.splits.measure == "boxes":
+            return TaskFigures()
+        kept = {name: measure(np.ones(len(samples))) for name, measure in self._kept_each(scores, wanted).items()}
+        rows = [
+            OutputFigures(name, share, float(np.abs(right[name]).max()), is_silent(right[name])) for name, share in kept.items()
+        ]
+        return TaskFigures(outputs=sorted(rows, key=lambda row: row.kept))
 
     def reference(self, on_validation: Array) -> dict[str, Any]:
         return {}
@@ -164,6 +180,11 @@ class Tensors:
             shown = ", ".join(f"{name} {list(shape)}" for name, shape in answers.items())
             return [f"Answers each sample with {len(answers)} arrays: {shown}."]
         return [f"Answers each sample with an array of shape {list(next(iter(answers.values())))}."]
+
+
+def is_silent(answers: Array) -> bool:
+    """Whether all are from 0 to SILENT: scores of what is never there, whose noise is measured against SILENT."""
+    return bool(answers.size and answers.min() >= 0 and answers.max() < SILENT)
 
 
 def _rows(values: Array) -> Array:

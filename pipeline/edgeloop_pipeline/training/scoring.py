@@ -21,6 +21,7 @@ from edgeloop_pipeline.data.types import Samples
 Network = TypeVar("Network", bound=nn.Module)
 EVALUATION_BATCH = 512
 TOKEN_VALUES = 512  # of an inner layer, for one token id
+SOUND_VALUES, LONG_SOUND = 8, 8192  # of an inner layer, for one point of a sound this long: a spectrum with many channels
 EVALUATION_VALUES = 2_000_000  # the most values in a batch: large images get smaller batches, whose layers fit into caches
 
 
@@ -58,7 +59,8 @@ def copy_of(network: Network) -> Network:
 
 def evaluation_batch(values: Any) -> int:
     """The number of these samples (N, *sample) that go through a network at a time without gradients."""
-    each = int(values[0].size) * (TOKEN_VALUES if values.dtype == np.int32 else 1)
+    sound = values.dtype == np.int16 and values[0].ndim == 2 and len(values[0]) == values[0].size >= LONG_SOUND
+    each = int(values[0].size) * (TOKEN_VALUES if values.dtype == np.int32 else SOUND_VALUES if sound else 1)
     return max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // max(1, each)))
 
 
