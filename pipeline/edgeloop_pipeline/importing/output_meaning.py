@@ -229,6 +229,9 @@ def _measure(answer: Answer, chosen: Tensor, shape: tuple[int, ...]) -> Measure:
         answer.guesses.append(f"{list(shape)} is taken as {shape[0]} classes a pixel (--measure signal, if it is not)")
         return "agreement"
     if math.prod(shape) < MIN_EMBEDDING and chosen.activation == "linear":
+        if math.prod(shape) > 1:
+            taken = f"{math.prod(shape)} values are taken as numbers"
+            answer.guesses.append(f"{taken} (--task classification, if they are scores of classes)")
         return "r2"
     if math.prod(shape) == max(shape) > 1:
         if chosen.activation == "linear" and max(shape) <= 2000:
