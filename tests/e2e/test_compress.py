@@ -33,8 +33,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     for i in range(40):
         height, width = (int(v) for v in rng.integers(12, 40, 2))
-        colour = rng.integers(0, 256, 3)
-        noisy = np.clip(colour + rng.normal(0, 25, (height, width, 3)), 0, 255).astype(np.uint8)
+        noisy = np.clip(rng.integers(0, 256, 3) + rng.normal(0, 25, (height, width, 3)), 0, 255).astype(np.uint8)
         Image.fromarray(noisy).save(folder / f"{i:02}.png")
     (folder / "again.png").write_bytes((folder / "00.png").read_bytes())
     return folder
