@@ -99,7 +99,8 @@ def test_devices_that_an_earlier_release_enrolled_get_their_rows(hub: Parts) -> 
     hub.change(devices, devices.c.name == "pi", heartbeat='{"crashes": 7}')
     with hub.hub.database.writing() as database:
         database.execute(delete(device_states))
-        assert device_rows.adopt(database) == 1 and device_rows.adopt(database) == 0
+    assert device_rows.adopt(hub.hub.database) == 1 and device_rows.adopt(hub.hub.database) == 0
+    with hub.hub.database.reading() as database:
         assert database.execute(select(device_tags.c.tag, device_tags.c.fixed)).all() == [("pilot", 1)]
     told(hub, "pi", "key-00001", heartbeat=beat(OLD, crashes=7))
     assert states_of(hub, "pi") == [], "crashes of before are no news"

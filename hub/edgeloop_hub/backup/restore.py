@@ -21,14 +21,14 @@ from sqlalchemy import Connection, Float, Integer, LargeBinary, Table, func, ins
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
-from edgeloop_hub import event_log, health
+from edgeloop_hub import event_log
 from edgeloop_hub.backup.save import DIGESTS
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.data_folder import BLOBS, DATABASE, KEY, RESTORING
 from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.schema import metadata, rollouts
-from edgeloop_hub.updates import signing
+from edgeloop_hub.updates import clock, signing
 
 CHUNK = 1 << 20
 MAX_ROW_BYTES = 64 << 20
@@ -239,9 +239,9 @@ def _begin_anew(connection: Connection, content: _BackupContent, settings: Setti
     connection.execute(
         update(rollouts).where(running).values(state="paused", reason="the hub was restored from a backup", step_began=now)
     )
+    clock.believe(connection, now)
     if signing.latest(connection, "targets") is not None:
         signing.jump(connection, _signer(content.key), settings, now)
-    health.keep(connection, "clock", now, {})
     event_log.record(connection, "restored", "from a backup")
 
 

@@ -10,7 +10,7 @@ const provider = new Provider(settings.issuer, {
   cookies: { keys: ["a secret of this test alone"] },
   claims: { openid: ["sub"], email: ["email", "email_verified"], groups: ["groups"] },
   scopes: ["openid", "email", "groups"],
-  features: { devInteractions: { enabled: true }, rpInitiatedLogout: { enabled: true } },
+  features: { devInteractions: { enabled: true }, rpInitiatedLogout: { enabled: true }, backchannelLogout: { enabled: true } },
   findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id, ...settings.people[id] }) }),
 });
 provider.on("server_error", (_, error) => console.error(error));
