@@ -272,13 +272,9 @@ def backup(context: click.Context, file: Path) -> None:
 @click.pass_context
 def restore(context: click.Context, file: Path) -> None:
     """Fill an empty hub from a backup FILE. The database may be of another kind."""
-    from edgeloop_hub.auth import audit
     from edgeloop_hub.backup.restore import load
 
-    done = load(settings_of(context), file)
-    with existing_hub(context).database.writing() as database:
-        audit.append(database, operator(), "restored", str(file))
-    click.echo(done)
+    click.echo(load(settings_of(context), file, operator()))
 
 
 if __name__ == "__main__":
