@@ -230,7 +230,7 @@ def test_a_database_of_a_later_release_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.long
 @needs("postgresql")
 def test_while_postgresql_is_away_everything_says_when_to_come_again(tmp_path: Path) -> None:
-    with postgres() as url, running_hub(tmp_path, "--database", url, keys=False) as hub:
+    with postgres() as url, running_hub(tmp_path, "--database", url) as hub:
         device, person = enrolled(hub, "pi-1"), hub.signed_in("olga")
         assert "olga" in person("/")
         report = {"key": "key-00001", "at": 1.0, "heartbeat": {"model": "m"}}
