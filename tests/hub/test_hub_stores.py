@@ -248,5 +248,6 @@ def test_while_postgresql_is_away_everything_says_when_to_come_again(tmp_path: P
             with pytest.raises(urllib.error.HTTPError) as refused:
                 person("/")
             assert refused.value.code == 503 and refused.value.headers["Retry-After"] == "10"
+            refused.value.close()
         eventually(lambda: ask(hub, "POST", "/api/v1/report", device, {**report, "key": "key-00002"}).status == 200)
         assert "olga" in person("/") and "Traceback" not in hub.log
