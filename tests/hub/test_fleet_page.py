@@ -81,6 +81,17 @@ def test_a_device_that_reports_once_a_day_is_not_silent_after_an_hour_and_none_i
     assert states_of(hub, "never", now + states.DAY + 60) == ["silent"]
 
 
+def test_who_reported_under_a_clock_that_was_ahead_is_not_heard_for_a_year(hub: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = time.time
+    hub.device("pi")
+    monkeypatch.setattr(time, "time", lambda: right() + 365 * 86_400)
+    told(hub, "pi", "key-00001", heartbeat=beat(OLD))
+    monkeypatch.setattr(time, "time", right)
+    assert states_of(hub, "pi") == ["silent"]
+    told(hub, "pi", "key-00002", heartbeat=beat(OLD))
+    assert states_of(hub, "pi") == []
+
+
 def test_behind_is_who_runs_less_than_what_is_released_and_is_not_pinned(hub: Parts) -> None:
     hub.bundle("m-1.edgeloop", OLD, version=1)
     hub.bundle("m-2.edgeloop", NEW, version=2)

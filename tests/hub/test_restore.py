@@ -14,6 +14,7 @@ from sqlalchemy import insert
 
 from commands import command
 from edgeloop_contract.errors import DataError, EdgeloopError, StorageError, UsageError
+from edgeloop_hub.auth import audit
 from edgeloop_hub.backup import restore
 from edgeloop_hub.backup import save as backup
 from edgeloop_hub.hub import Hub
@@ -205,7 +206,7 @@ def test_a_disk_that_is_full_leaves_nothing_and_the_next_try_works(
         raise StorageError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((Blobs, "put", full) if what == "a blob" else (restore.audit, "append", full)))
+        patch.setattr(*((Blobs, "put", full) if what == "a blob" else (audit, "append", full)))
         for _ in range(2):
             with pytest.raises(StorageError, match="no space"):
                 restore.load(Settings(data), path, "ada")
