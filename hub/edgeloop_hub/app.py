@@ -86,8 +86,8 @@ def build(hub: Hub) -> Litestar:
     """
     sign_in_by = sign_in_settings.load(hub.settings.data)
     provider = Provider(sign_in_by, sign_in_by.oidc, hub.settings.data) if sign_in_by.oidc else None
+    device_rows.adopt(hub.database)
     with hub.database.writing() as database:
-        device_rows.adopt(database)
         people.adopt(database)
     traces = tracing.tracing(hub.settings.traces, hub.database.engine)
     bearer = SecurityScheme(type="http", scheme="bearer", description="a device's credential, or a token of edgeloop-hub token api")
@@ -114,7 +114,7 @@ def build(hub: Hub) -> Litestar:
         exception_handlers={**error_responses.HANDLERS, NotFoundException: not_found},
         plugins=traces.plugins,
         on_shutdown=traces.stop,
-        before_send=[_add_security_headers],
+        before_send=[_add_headers],
         after_exception=[_log],
         debug=False,
     )
@@ -125,11 +125,12 @@ def _up_to(most_bytes: int, *handlers: Any) -> Router:
     return Router("/", route_handlers=handlers, request_max_body_size=most_bytes)
 
 
-async def _add_security_headers(message: Message, scope: Scope) -> None:
-    """Add the security headers to every answer, errors too."""
+async def _add_headers(message: Message, scope: Scope) -> None:
+    """Add the security headers to every answer, errors too; and when to come again, where something is away."""
     if message["type"] == "http.response.start":
         there = {name.lower() for name, _ in message["headers"]}
-        headers = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+        away = {"Retry-After": str(error_responses.AWAY_SECONDS)} if message["status"] == 503 else {}
+        headers = [(name.lower().encode(), value.encode()) for name, value in {**SECURITY_HEADERS, **away}.items()]
         more = [(name, value) for name, value in headers if name not in there]
         message["headers"] = [*message["headers"], *more]
 

@@ -91,6 +91,7 @@ def serve(
     from edgeloop_hub.http import tracing
     from edgeloop_hub.http.connection_limits import ENVIRONMENT
     from edgeloop_hub.hub import Hub
+    from edgeloop_hub.storage import device_rows
 
     if (certificate is None) != (private_key is None):
         raise UsageError("--certificate and --private-key belong together")
@@ -108,7 +109,11 @@ def serve(
         context, traces=traces, secure_cookies=behind_tls or certificate is not None, trusted_proxies=trusted, **limits_of(limits)
     )
     alert_settings.load(settings.data)
-    check_sign_in(Hub.open(settings))  # a mistake in the configuration is reported here, once
+    hub = Hub.open(settings)
+    check_sign_in(hub)  # a mistake in the configuration is reported here, once
+    if adopted := device_rows.adopt(hub.database):  # once, and not by each worker
+        click.echo(f"edgeloop-hub: {adopted} devices of an earlier release got their rows", err=True)
+    hub.database.engine.dispose()  # workers open their own
     os.environ[ENVIRONMENT] = msgspec.json.encode(settings, enc_hook=str).decode()
     click.echo(f"edgeloop-hub: {'https' if certificate else 'http'}://{in_address(host)}:{port}", err=True)
     click.echo(f"edgeloop-hub: for cron: {cron_line(context.obj)}", err=True)
@@ -267,13 +272,9 @@ def backup(context: click.Context, file: Path) -> None:
 @click.pass_context
 def restore(context: click.Context, file: Path) -> None:
     """Fill an empty hub from a backup FILE. The database may be of another kind."""
-    from edgeloop_hub.auth import audit
     from edgeloop_hub.backup.restore import load
 
-    done = load(settings_of(context), file)
-    with existing_hub(context).database.writing() as database:
-        audit.append(database, operator(), "restored", str(file))
-    click.echo(done)
+    click.echo(load(settings_of(context), file, operator()))
 
 
 if __name__ == "__main__":

@@ -5,19 +5,17 @@ from __future__ import annotations
 import time
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
-from edgeloop_contract.errors import UsageError
 from edgeloop_contract.hub_messages import Health, HealthWarning, TickReport
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.storage.schema import devices, facts, heartbeats, rollouts, signed
+from edgeloop_hub.storage.schema import facts, rollouts
 from edgeloop_hub.time_text import when
-from edgeloop_hub.updates import signing
+from edgeloop_hub.updates import clock, signing
 
 DAY = 86400.0
 LATE_SECONDS = 600.0  # without a tick, then there is a warning
 WARN_DAYS = (90, 30, 7)  # before targets or root metadata expire: soon, urgent, urgent with what follows
-BACK_SECONDS = 3600.0  # that the clock may go back
 RENEW = "edgeloop keys renew"
 
 
@@ -42,29 +40,6 @@ def keep(connection: Connection, name: str, at: float, body: object) -> None:
 def last_tick(connection: Connection) -> TickRecord | None:
     body = connection.execute(select(facts.c.body).where(facts.c.name == "tick")).scalar()
     return msgspec.json.decode(body, type=TickRecord) if body else None
-
-
-def check_clock(connection: Connection, now: float, settings: Settings) -> None:
-    """Raises UsageError where the clock has leapt: a tick would delete everything, or sign with a wrong time."""
-    last = connection.execute(select(facts.c.at).where(facts.c.name == "clock")).scalar()
-    if last is None:
-        last = _last_sign_of_life(connection, settings)
-    if not last or last - BACK_SECONDS <= now <= last + settings.leap_seconds:
-        return
-    days = (now - last) / DAY
-    distance = f"{days:,.1f} days after" if days > 0 else f"{-days:,.1f} days before"
-    raise UsageError(
-        f"the clock says {when(now)}, {distance} the last tick ({when(last)}): nothing was signed, advanced or deleted. "
-        "If the clock is right, say so once: edgeloop-hub tick --accept-clock; else set it"
-    )
-
-
-def _last_sign_of_life(connection: Connection, settings: Settings) -> float:
-    """For a hub whose earlier release stored no time of a tick."""
-    seen = connection.execute(select(func.max(devices.c.last_seen))).scalar() or 0.0
-    beat = connection.execute(select(func.max(heartbeats.c.at))).scalar() or 0.0
-    expires = connection.execute(select(func.max(signed.c.expires)).where(signed.c.role == "timestamp")).scalar() or 0.0
-    return float(max(seen, beat, expires - settings.timestamp_seconds if expires else 0.0))
 
 
 def expiring(expires: dict[str, float], now: float) -> list[HealthWarning]:
@@ -96,7 +71,13 @@ def ticking(last: TickRecord | None, needed: bool, now: float) -> list[HealthWar
     return [HealthWarning(level="urgent", text=f"the last tick: {problem}") for problem in last.problems]
 
 
-def current(connection: Connection) -> Health:
+def leapt(connection: Connection, settings: Settings, now: float) -> list[HealthWarning]:
+    """A warning where the clock is not believed, at once and not with the next tick."""
+    said = clock.problem(connection, now, settings)
+    return [HealthWarning(level="over", text=said)] if said else []
+
+
+def current(connection: Connection, settings: Settings) -> Health:
     """For pages, the API and the commands."""
     now, last, expires = time.time(), last_tick(connection), signing.expiries(connection)
     needed = bool(expires) or connection.execute(select(rollouts.c.id).limit(1)).first() is not None
@@ -109,4 +90,5 @@ def current(connection: Connection) -> Health:
             problems=last.problems,
             longest_write_seconds=last.longest_write_seconds,
         )
-    return Health(tick=tick, expires=expires, warnings=[*ticking(last, needed, now), *expiring(expires, now)])
+    warnings = [*(leapt(connection, settings, now) or ticking(last, needed, now)), *expiring(expires, now)]
+    return Health(tick=tick, expires=expires, warnings=warnings)

@@ -26,7 +26,7 @@ from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.deletion import delete_in_parts
-from edgeloop_hub.updates import signing, uploads
+from edgeloop_hub.updates import clock, signing, uploads
 
 LOG = logging.getLogger("edgeloop_hub")
 CLEAN_UP_SECONDS = 10.0  # of one tick; a backlog is deleted over several
@@ -57,17 +57,21 @@ def tick(
     Raises UsageError, and does nothing, where the clock has leapt."""
     began, watch, outcome = time.time(), time.monotonic(), TickOutcome()
     database.longest_write_seconds = 0.0
-    if not accept_clock:
-        _check_clock(database, began, settings, sender)
-    _apart(outcome, "signing", partial(_sign, database, signer, settings, outcome))
+    if accept_clock:
+        with database.writing() as connection:
+            clock.believe(connection, began)
     with database.reading() as connection:
         numbers = rollout_store.open_ids(connection, ("running",))
-    for number in numbers:
-        _apart(outcome, f"rollout {number}", partial(_advance, database, number, blobs, signer, settings, outcome))
-    _apart(outcome, "history", partial(_roll_up, database, settings, outcome))
-    _apart(outcome, "clean-up", partial(_forget, database, blobs, settings))
+    rollouts = {f"rollout {n}": partial(_advance, database, n, blobs, signer, settings, outcome) for n in numbers}
+    parts: dict[str, Callable[[], None]] = {
+        "signing": partial(_sign, database, signer, settings, outcome), **rollouts,
+        "history": partial(_roll_up, database, settings, outcome), "clean-up": partial(_forget, database, blobs, settings),
+    }  # fmt: skip
+    for what, action in parts.items():
+        _check_clock(database, began, settings, sender)  # which may leap while a tick runs, too
+        _apart(outcome, what, action)
     with database.writing() as connection:
-        health.keep(connection, "clock", began, {})
+        clock.believe(connection, began)
         health.keep(connection, "tick", began, _record(began, watch, outcome.problems, database.longest_write_seconds))
     if not _alert(database, settings, sender, outcome):
         with database.writing() as connection:
@@ -96,7 +100,7 @@ def _check_clock(database: Database, began: float, settings: Settings, sender: S
     watch = time.monotonic()
     try:
         with database.reading() as connection:
-            health.check_clock(connection, began, settings)
+            clock.check(connection, time.time(), settings)
     except UsageError as error:  # seen on the pages too; the time that is believed stays
         with database.writing() as connection:
             health.keep(connection, "tick", began, _record(began, watch, [str(error)]))
@@ -160,12 +164,13 @@ def _roll_up(database: Database, settings: Settings, outcome: TickOutcome) -> No
 
 
 def _forget(database: Database, blobs: Blobs, settings: Settings) -> None:
+    now = time.time()
     uploads.forget_stale_parts(database, blobs)
-    before = time.time() - settings.history_seconds
-    unsummed = min(before, time.time() - settings.day_history_seconds)  # what no tick came to
+    before = now - settings.history_seconds
+    unsummed = min(before, now - settings.day_history_seconds)  # what no tick came to
     rows = (
         *accounts.old(settings), reports.old(unsummed), event_log.old(before), evidence.old(before), drift_reports.old(unsummed),
-        *sample_store.old(before, time.time() - settings.sample_seconds), *outbox.old(before),
+        *sample_store.old(before, now - settings.sample_seconds), *outbox.old(before),
         *signed_jobs.old(before),
     )  # fmt: skip
     delete_in_parts(database, rows, CLEAN_UP_SECONDS)

@@ -262,3 +262,18 @@ def test_serve_tells_of_a_tick_that_is_late(tmp_path: Path, ears: Receiver) -> N
     assert "Traceback" not in running.log
     hub.tick()
     assert ("resolved", "tick:late") in told(ears) and ("resolved", "silent") in told(ears)
+
+
+def test_a_crash_loop_is_told_of_the_bundle_that_crashed_and_of_no_other(hub: Parts, ears: Receiver) -> None:
+    for number, sha256 in ((2, NEW), (3, "c" * 64)):
+        hub.bundle(f"m-{number}.edgeloop", sha256, version=number)
+    hub.device("pi", sha256=NEW)
+    hub.report("pi", "key-00001", beat(NEW, crashes=3))
+    hub.tick()
+    hub.report("pi", "key-00002", beat("c" * 64, crashes=3))  # it came to another bundle, and crashed no more
+    hub.tick()
+    hub.tick()
+    assert told(ears) == [("opened", "crashing:m-2.edgeloop"), ("resolved", "crashing:m-2.edgeloop")]
+    hub.report("pi", "key-00003", beat("c" * 64, crashes=6))
+    hub.tick()
+    assert told(ears)[2:] == [("opened", "crashing:m-3.edgeloop")]

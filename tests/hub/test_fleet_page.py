@@ -81,6 +81,17 @@ def test_a_device_that_reports_once_a_day_is_not_silent_after_an_hour_and_none_i
     assert states_of(hub, "never", now + states.DAY + 60) == ["silent"]
 
 
+def test_who_reported_under_a_clock_that_was_ahead_is_not_heard_for_a_year(hub: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = time.time
+    hub.device("pi")
+    monkeypatch.setattr(time, "time", lambda: right() + 365 * 86_400)
+    told(hub, "pi", "key-00001", heartbeat=beat(OLD))
+    monkeypatch.setattr(time, "time", right)
+    assert states_of(hub, "pi") == ["silent"]
+    told(hub, "pi", "key-00002", heartbeat=beat(OLD))
+    assert states_of(hub, "pi") == []
+
+
 def test_behind_is_who_runs_less_than_what_is_released_and_is_not_pinned(hub: Parts) -> None:
     hub.bundle("m-1.edgeloop", OLD, version=1)
     hub.bundle("m-2.edgeloop", NEW, version=2)
@@ -99,7 +110,8 @@ def test_devices_that_an_earlier_release_enrolled_get_their_rows(hub: Parts) -> 
     hub.change(devices, devices.c.name == "pi", heartbeat='{"crashes": 7}')
     with hub.hub.database.writing() as database:
         database.execute(delete(device_states))
-        assert device_rows.adopt(database) == 1 and device_rows.adopt(database) == 0
+    assert device_rows.adopt(hub.hub.database) == 1 and device_rows.adopt(hub.hub.database) == 0
+    with hub.hub.database.reading() as database:
         assert database.execute(select(device_tags.c.tag, device_tags.c.fixed)).all() == [("pilot", 1)]
     told(hub, "pi", "key-00001", heartbeat=beat(OLD, crashes=7))
     assert states_of(hub, "pi") == [], "crashes of before are no news"

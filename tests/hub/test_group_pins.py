@@ -36,8 +36,7 @@ def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Parts]:
         found.bundle("n-1", "d" * 64, model="n", version=1)
         for name in ("one", "two", "three"):
             found.device(name)
-        with found.hub.database.writing() as database:
-            device_rows.adopt(database)
+        device_rows.adopt(found.hub.database)
         return found
 
     if request.param == "SQLite":

@@ -220,3 +220,16 @@ def test_a_device_that_never_stops_is_told_so_and_the_others_are_heard(hub: Hub,
 
 def test_nothing_of_it_was_a_mistake_of_the_hub(hub: Hub) -> None:
     assert "Traceback" not in hub.log and Path(hub.folder / "data" / "hub.sqlite").stat().st_size < 200 << 20
+
+
+def test_names_that_a_device_makes_up_are_no_new_series_with_each_report(hub: Hub, secrets: dict[str, str]) -> None:
+    """Before, each report could name another model and other kinds of events, and each was a series that Prometheus keeps."""
+    seen = []
+    for turn in range(3):
+        events = [{"key": f"made-up-{turn}-{i:03}", "kind": f"made up {turn} {i}", "at": time.time()} for i in range(100)]
+        beat = {"model": f"made up {turn}" if turn else MODEL, "version": turn}
+        assert report(hub, secrets["mad-1"], f"series-{turn}", beat, events=events).status == 200
+        text = hub.http.get_bytes("/metrics").decode()
+        seen.append({line.rpartition(" ")[0] for line in text.splitlines() if line.startswith("edgeloop_hub_stored_events")})
+    assert seen[0] == seen[1] == seen[2] and 'edgeloop_hub_stored_events{kind="other"}' in seen[0]
+    assert any('"enrolled"' in series for series in seen[0])

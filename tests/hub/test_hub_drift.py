@@ -52,7 +52,7 @@ def fleet(tmp_path: Path, rows: list[dict[str, object]]) -> Database:
     with database.writing() as connection:
         connection.execute(insert(devices), [device(name) for name in sorted({str(row["device"]) for row in rows})])
         connection.execute(insert(drifts), rows)
-        assert device_rows.adopt(connection)  # as an earlier release left them
+    assert device_rows.adopt(database)  # as an earlier release left them
     return database
 
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from asking import ask, enrolled
 from commands import BIN, command
 from hubs import Hub, free_port, running_hub, say_hello, version
 from programs import needs, program
@@ -51,6 +53,23 @@ def postgres() -> Iterator[str]:
         server.send_signal(signal.SIGINT)
         server.wait(20)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def away(url: str) -> Iterator[None]:
+    """PostgreSQL ends the connections to this hub's database, and takes no other."""
+
+    def psql(statement: str) -> None:
+        binaries = postgres_folder()
+        assert binaries is not None
+        subprocess.run([binaries / "psql", url.removesuffix("hub") + "postgres", "-c", statement], check=True, capture_output=True)
+
+    psql("ALTER DATABASE hub ALLOW_CONNECTIONS false")
+    psql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'hub'")
+    try:
+        yield
+    finally:
+        psql("ALTER DATABASE hub ALLOW_CONNECTIONS true")
 
 
 @contextmanager
@@ -207,3 +226,29 @@ def test_a_database_of_a_later_release_is_one_sentence(tmp_path: Path) -> None:
     database.close()
     done = command("edgeloop-hub", "--data", tmp_path / "hub", "tick")
     assert done.returncode == 7 and "Traceback" not in done.stderr and "later release" in done.stderr
+
+
+@pytest.mark.long
+@needs("postgresql")
+def test_while_postgresql_is_away_everything_says_when_to_come_again(tmp_path: Path) -> None:
+    with postgres() as url, running_hub(tmp_path, "--database", url) as hub:
+        device, person = enrolled(hub, "pi-1"), hub.signed_in("olga")
+        assert "olga" in person("/")
+        report = {"key": "key-00001", "at": 1.0, "heartbeat": {"model": "m"}}
+        assert ask(hub, "POST", "/api/v1/report", device, report).status == 200
+        with away(url):
+            asked = [
+                ("GET", "/healthz", ""),
+                ("GET", "/api/v1/devices", hub.token),
+                ("GET", "/metrics", hub.token),
+                ("GET", "/api/v1/update", device),
+            ]
+            for method, path, secret in [*asked, ("POST", "/api/v1/report", device)]:
+                answer = ask(hub, method, path, secret, {**report, "key": "key-00002"} if method == "POST" else None)
+                assert (answer.status, int(answer.headers["Retry-After"])) == (503, 10), (path, answer.data)
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                person("/")
+            assert refused.value.code == 503 and refused.value.headers["Retry-After"] == "10"
+            refused.value.close()
+        eventually(lambda: ask(hub, "POST", "/api/v1/report", device, {**report, "key": "key-00002"}).status == 200)
+        assert "olga" in person("/") and "Traceback" not in hub.log

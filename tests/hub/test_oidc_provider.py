@@ -65,6 +65,7 @@ class Setting:
         client = {
             "client_id": "edgeloop hub", "client_secret": "the client's own secret %", "application_type": "native",
             "redirect_uris": [f"{hub}/sign-in/oidc/back"], "post_logout_redirect_uris": [f"{hub}/sign-in"],
+            "backchannel_logout_uri": f"{hub}/sign-out/oidc/back-channel", "backchannel_logout_session_required": True,
         }  # fmt: skip
         key = RSAKey.generate_key(2048, {"kid": kid, "use": "sig", "alg": "RS256"}).as_dict(private=True)
         settings = {"issuer": self.issuer, "port": self.port, "keys": [key], "client": client, "people": PEOPLE}
@@ -125,6 +126,7 @@ def test_people_of_a_real_provider(setting: Setting, tmp_path: Path) -> None:
             assert guest.status == 403 and "has no role at this hub" in guest.text and not guest.is_in
             _replays(hub, setting)
             _out(hub, lin, setting)
+            _ended_there(hub)
         with setting.running("two"):  # new keys, and sessions forgotten
             time.sleep(KEYS_AGAIN_SECONDS)
             kim = signed_in(hub, "kim")
@@ -158,3 +160,20 @@ def _out(hub: Hub, browser: Browser, setting: Setting) -> None:
     browser.get(hub.address + "/sign-out", {"csrf": csrf[1]})
     browser.get(hub.address + "/sign-out/oidc")
     assert browser.address.startswith(setting.issuer) and browser.status == 200 and "sign-out" in browser.text.lower()
+
+
+def _ended_there(hub: Hub) -> None:
+    """Who signs out at the provider's own page is out at the hub: in this browser, and not in the others."""
+    desk, phone = signed_in(hub, "kim"), signed_in(hub, "kim")
+    desk.get(hub.address + "/sign-out/oidc")  # on to the provider's page, which asks; the hub's own session goes on until then
+    shown = re.search(r'<form[^>]* action="([^"]+)"', desk.text)
+    hidden = dict(re.findall(r'name="(\w+)" value="([^"]*)"', desk.text))
+    assert shown is not None, desk.text
+    desk.get(urllib.parse.urljoin(desk.address, html.unescape(shown[1])), {**hidden, "logout": "yes"})
+    eventually(lambda: not _is_in(hub, desk))
+    assert _is_in(hub, phone)
+
+
+def _is_in(hub: Hub, browser: Browser) -> bool:
+    browser.get(hub.address + "/versions")
+    return "/sign-in" not in browser.address

@@ -88,7 +88,7 @@ def test_a_large_rollout_is_shown_without_judging_it(hub: Parts, monkeypatch: py
     with hub.hub.database.writing() as database:
         database.execute(device_states.delete())
         database.execute(device_tags.delete())
-        device_rows.adopt(database)
+    device_rows.adopt(hub.hub.database)
     hub.report("pi-011", "key-again", beat(OLD, answered=5), events=[msgspec.structs.replace(refused, key="event-02")])
     hub.tick()
     with hub.hub.database.reading() as database:

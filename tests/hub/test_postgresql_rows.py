@@ -35,8 +35,7 @@ def test_rows_on_postgresql(tmp_path: Path) -> None:
         found.device("one")
         found.device("two")
         found.bundle("new.edgeloop", NEW)
-        with found.hub.database.writing() as database:
-            device_rows.adopt(database)
+        device_rows.adopt(found.hub.database)
         _people(found)
         _groups_and_jobs(found)
         found.tick()

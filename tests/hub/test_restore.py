@@ -13,12 +13,15 @@ import pytest
 from sqlalchemy import insert
 
 from commands import command
-from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
+from edgeloop_contract.errors import DataError, EdgeloopError, StorageError, UsageError
+from edgeloop_hub.auth import audit
 from edgeloop_hub.backup import restore
 from edgeloop_hub.backup import save as backup
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.data_folder import KEY
+from edgeloop_hub.storage.people_tables import audit_log
 from edgeloop_hub.storage.schema import bundles, rollouts
 from edgeloop_hub.updates import signing
 from edgeloop_pipeline.fleet import renewal
@@ -190,6 +193,26 @@ def test_a_restore_that_was_cut_off_can_be_tried_again(hub: Parts, tmp_path: Pat
     assert Parts(Hub.open(Settings(data)), hub.keys).value(bundles.c.target) == "m-1.edgeloop"
     with pytest.raises(UsageError, match="there is a hub already"):
         restore.load(Settings(data), path)
+
+
+@pytest.mark.parametrize("what", ["a blob", "the audit log"])
+def test_a_disk_that_is_full_leaves_nothing_and_the_next_try_works(
+    hub: Parts, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, data = tmp_path / "hub.tar.gz", tmp_path / "new"
+    backup.save(hub.hub, path)
+
+    def full(*_: object) -> None:
+        raise StorageError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Blobs, "put", full) if what == "a blob" else (audit, "append", full)))
+        for _ in range(2):
+            with pytest.raises(StorageError, match="no space"):
+                restore.load(Settings(data), path, "ada")
+            assert not data.exists()
+    restore.load(Settings(data), path, "ada")
+    assert Parts(Hub.open(Settings(data)), hub.keys).value(audit_log.c.who, audit_log.c.action == "restored") == "ada"
 
 
 def test_what_was_restored_is_its_owners_alone(hub: Parts, tmp_path: Path) -> None:

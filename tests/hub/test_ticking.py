@@ -11,17 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import func, insert
 
 from commands import BIN, HERE, command, sentence
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.messages import Moments
 from edgeloop_contract.rollout import Step
 from edgeloop_hub import health
+from edgeloop_hub.auth import accounts
 from edgeloop_hub.cli_options import cron_line
+from edgeloop_hub.hub import Hub
 from edgeloop_hub.rollouts import rollout_store, service
 from edgeloop_hub.storage.schema import events, facts, heartbeats, rollouts, signed
 from edgeloop_hub.updates import signing
+from edgeloop_pipeline.fleet import tuf_keys as workstation
+from followers import publish
 from hub_parts import NEW, OLD, Parts, beat, parts
 
 
@@ -124,10 +128,10 @@ def test_stored_rows_of_no_known_kind_are_passed_over(hub: Parts) -> None:
 
 def test_pages_and_metrics_know_the_last_tick(hub: Parts) -> None:
     with hub.hub.database.reading() as database:
-        assert "no tick yet" in health.current(database).warnings[0].text
+        assert "no tick yet" in health.current(database, hub.hub.settings).warnings[0].text
     hub.tick()
     with hub.hub.database.reading() as database:
-        found = health.current(database)
+        found = health.current(database, hub.hub.settings)
     assert found.tick and found.tick.fine and found.tick.at > time.time() - 60 and not found.warnings
     late = health.ticking(health.TickRecord(time.time() - 7200), True, time.time())
     assert late[0].level == "urgent" and "does cron run" in late[0].text
@@ -153,10 +157,68 @@ def test_a_clock_that_leaps_deletes_and_signs_nothing(hub: Parts, leap: float, m
     assert hub.value(signed.c.expires, signed.c.role == "timestamp") == before and state(hub, number) == "running"
     assert hub.value(heartbeats.c.key) == "a-report-of-today" and hub.value(events.c.kind)
     with hub.hub.database.reading() as database:
-        assert "the clock says" in health.current(database).warnings[0].text
+        assert "the clock says" in health.current(database, hub.hub.settings).warnings[0].text
     hub.tick(accept_clock=True)
     assert hub.value(facts.c.at, facts.c.name == "clock") == now
     hub.tick()
+
+
+@pytest.mark.parametrize("leap", [2 * 365 * 86400.0, -86400.0])
+def test_a_clock_that_leaps_while_a_tick_runs_deletes_nothing(hub: Parts, leap: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.tick()
+    hub.report("pi-0", "a-report-of-today", answering(OLD))
+    number = hub.rollout("m-2.edgeloop", [Step(devices=["pi-0"])])
+    right, off, renew = time.time, [0.0], signing.renew
+    monkeypatch.setattr(time, "time", lambda: right() + off[0])
+
+    def leaps(*words: Any) -> bool:
+        done = renew(*words)
+        off[0] = leap
+        return done
+
+    monkeypatch.setattr(signing, "renew", leaps)
+    with pytest.raises(UsageError, match="--accept-clock"):
+        hub.tick()
+    assert hub.value(heartbeats.c.key) == "a-report-of-today" and hub.value(events.c.kind) and state(hub, number) == "running"
+    assert abs(hub.value(facts.c.at, facts.c.name == "clock") - right()) < 60  # the time that is believed stays
+    off[0] = 0.0
+    monkeypatch.setattr(signing, "renew", renew)
+    assert not hub.tick().problems
+
+
+@pytest.mark.parametrize("leap", [365 * 86400.0, -86400.0])
+def test_nothing_is_published_by_a_clock_that_leapt_until_a_person_confirms_it(
+    hub: Parts, leap: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.tick()
+    now = time.time() + leap
+    monkeypatch.setattr(time, "time", lambda: now)
+    before = hub.value(func.count(), signed.c.role == "targets")
+    with hub.hub.database.reading() as database:
+        newest = signing.latest(database, "targets")
+    assert newest is not None
+    targets = workstation.current_targets(hub.keys, newest.body.decode())
+    targets.version += 1
+    body = workstation.signed_targets(hub.keys, targets, remember=False)
+    with pytest.raises(UsageError, match="--accept-clock"), hub.hub.database.writing() as database:
+        signing.accept(database, [], body, hub.hub.signer, hub.hub.settings)
+    assert hub.value(func.count(), signed.c.role == "targets") == before
+    with hub.hub.database.reading() as database:  # the pages say so before any tick
+        assert "the clock says" in health.current(database, hub.hub.settings).warnings[0].text
+    hub.tick(accept_clock=True)
+    publish(hub, "m-1.edgeloop")
+    assert hub.value(signed.c.expires, signed.c.role == "timestamp", signed.c.expires > now + 86400)
+
+
+def test_wrong_passwords_under_a_clock_that_was_ahead_lock_nobody_out_for_a_year(
+    hub: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, settings = time.time, hub.hub.settings
+    monkeypatch.setattr(time, "time", lambda: right() + 365 * 86400)
+    with hub.hub.database.writing() as database:
+        assert [accounts.may_try(database, "x", 1, settings) for _ in range(3)] == [True, False, False]
+        monkeypatch.setattr(time, "time", right)
+        assert [accounts.may_try(database, "x", 1, settings) for _ in range(3)] == [True, False, False]
 
 
 def test_a_hub_of_an_earlier_release_knows_the_time_by_what_it_signed(hub: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,3 +266,14 @@ def test_serve_says_the_line_for_cron(tmp_path: Path, monkeypatch: pytest.Monkey
     line = cron_line({"data": tmp_path / "my hub", "database": "postgresql://h/%41", "blobs": ""})
     assert line.startswith(f"* * * * * {tmp_path}/bin/edgeloop-hub --data '{tmp_path}/my hub' --database")
     assert line.endswith(r"postgresql://h/\%41 tick")
+
+
+def test_a_hub_that_is_opened_twice_in_one_process_loses_nothing_when_a_command_leaves(hub: Parts) -> None:
+    """Closing any descriptor of SQLite's file drops the locks of this process; a command that leaves then deletes its log."""
+    again = Hub.open(hub.hub.settings)
+    words = ("edgeloop-hub", "--data", hub.hub.settings.data, "token", "list")
+    assert command(*words).returncode == 0
+    with hub.hub.database.writing() as database:
+        accounts.make_token(database, "api", "kept", [], None)
+    assert "kept" in command(*words).stdout
+    again.database.engine.dispose()

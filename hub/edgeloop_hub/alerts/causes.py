@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, func, or_, select
 
 from edgeloop_hub import health
 from edgeloop_hub.alerts.settings import RULES, AlertSettings, Severity
-from edgeloop_hub.fleet.finding import REFUSAL_SECONDS, conditions
+from edgeloop_hub.fleet.finding import REFUSAL_SECONDS, conditions, since
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.alert_tables import alert_messages, quota_refusals
 from edgeloop_hub.storage.fleet_tables import device_states
@@ -93,7 +93,7 @@ def _drifting(look: Look) -> Iterable[Cause]:
 
 
 def _refused(look: Look) -> Iterable[Cause]:
-    refused = and_(s.revoked.is_(None), s.refused_target != "", s.refused_at > look.now - REFUSAL_SECONDS)
+    refused = and_(s.revoked.is_(None), s.refused_target != "", since(s.refused_at, look.now, REFUSAL_SECONDS))
     target = select(func.min(bundles.c.target)).where(bundles.c.target == s.refused_target).scalar_subquery()
     for key, count, names in _grouped(look, refused, target):
         what = key if key != OTHER else "a bundle"

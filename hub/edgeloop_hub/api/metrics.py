@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, get_args
 
@@ -15,18 +15,21 @@ from sqlalchemy import Connection, func, select
 from edgeloop_contract.rollout import RolloutState
 from edgeloop_hub import health
 from edgeloop_hub.auth.guards import is_workstation
+from edgeloop_hub.event_list import BY_SEVERITY
 from edgeloop_hub.fleet import finding
 from edgeloop_hub.http.error_responses import problems
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.rollouts import rollout_store
 from edgeloop_hub.storage.alert_tables import alert_messages, alerts
-from edgeloop_hub.storage.schema import devices, events, rollouts
+from edgeloop_hub.storage.schema import bundles, devices, events, rollouts
 from edgeloop_hub.updates import signing
 
 if TYPE_CHECKING:  # loaded at the first request
     from prometheus_client import Metric
 
 MAX_SERIES = 100
+KINDS = {"installed", "committed", "enrolled", "published", "restored", "rollout started", "rollout done"}  # of events, which the
+KINDS |= {kind for kinds in BY_SEVERITY.values() for kind in kinds}  # hub and its devices tell of rarely
 K = TypeVar("K")
 
 
@@ -43,11 +46,16 @@ def metrics(state: State) -> Response[bytes]:
     return Response(bytes(generate_latest(registry)), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _most_frequent(counts: Iterable[tuple[K, int]], other: K) -> list[tuple[K, int]]:
-    """The MAX_SERIES most frequent, and the rest as one: devices name models and events, and each name is a series for ever."""
+def _named(counts: Iterable[tuple[K, int]], known: Container[K], other: K) -> list[tuple[K, int]]:
+    """Those that the hub knows, or that are one in MAX_SERIES at least, the most frequent ones; and the rest as one.
+
+    Devices name models and events, and each name is a series for ever: who makes up another one with each report makes none.
+    """
     rows = sorted(counts, key=lambda row: -row[1])
-    rest = sum(number for _, number in rows[MAX_SERIES:])
-    return [*rows[:MAX_SERIES], *([(other, rest)] if rest else [])]
+    total = sum(number for _, number in rows)
+    shown = [row for row in rows if row[0] in known or row[1] * MAX_SERIES >= total][:MAX_SERIES]
+    rest = total - sum(number for _, number in shown)
+    return [*shown, *([(other, rest)] if rest else [])]
 
 
 class _Collector:
@@ -70,12 +78,13 @@ def _fleet(connection: Connection, now: float) -> Iterator[Metric]:
     count = func.count().label("count")
     versions = connection.execute(select(devices.c.model, devices.c.version, count).group_by(devices.c.model, devices.c.version))
     by_version = GaugeMetricFamily("edgeloop_hub_devices", "enrolled devices", labels=["model", "version"])
-    for (model, version), number in _most_frequent((((row[0], str(row[1])), row[2]) for row in versions), ("other", "")):
+    published = {(row.model, str(row.version)) for row in connection.execute(select(bundles.c.model, bundles.c.version))}
+    for (model, version), number in _named((((row[0], str(row[1])), row[2]) for row in versions), published, ("other", "")):
         by_version.add_metric([model, version], number)
     yield by_version
     kinds = connection.execute(select(events.c.kind, count).group_by(events.c.kind))
     by_kind = GaugeMetricFamily("edgeloop_hub_stored_events", "events in the database, by kind", labels=["kind"])
-    for kind, number in _most_frequent(((row[0], row[1]) for row in kinds), "other"):
+    for kind, number in _named(((row[0], row[1]) for row in kinds), KINDS, "other"):
         by_kind.add_metric([kind], number)
     yield by_kind
     states = finding.counts(connection, finding.Filter(), now).by_state

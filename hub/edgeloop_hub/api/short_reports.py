@@ -17,7 +17,7 @@ from edgeloop_contract.messages import Report
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.auth.known_credentials import KnownCredentials
 from edgeloop_hub.fleet import reports
-from edgeloop_hub.http.error_responses import public_words
+from edgeloop_hub.http.error_responses import AWAY_SECONDS, public_words
 
 PATH = "/api/v1/report"
 MAX_BYTES = 65_536  # of a report that goes the short way
@@ -47,6 +47,7 @@ class ShortReports:
             return
         length = str(len(answer)).encode()
         headers = [(b"content-type", JSON), (b"content-length", length), *self._headers]
+        headers += [(b"retry-after", str(AWAY_SECONDS).encode())] if status == 503 else []
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer, "more_body": False})
 

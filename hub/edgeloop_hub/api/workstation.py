@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
 from litestar import Controller, Request, delete, get, post, put
@@ -40,7 +41,7 @@ from edgeloop_hub.fleet import inventory, jobs
 from edgeloop_hub.http.error_responses import documents_errors
 from edgeloop_hub.rollouts import forecast, service
 from edgeloop_hub.storage.schema import bundles
-from edgeloop_hub.updates import registry, signing, uploads
+from edgeloop_hub.updates import clock, registry, signing, uploads
 
 Sha = Annotated[str, Parameter(pattern=Sha256.__metadata__[0].pattern)]
 Asked = Request[Any, Any, Any]
@@ -63,8 +64,9 @@ class Workstation(Controller):
 
     @get("/signed", sync_to_thread=True)
     def signed(self, state: State) -> SignedMetadata:
-        """The newest root and targets metadata."""
+        """The newest root and targets metadata: the workstation signs what follows them. 400 while the hub would sign nothing."""
         with state.hub.database.reading() as database:
+            clock.check(database, time.time(), state.hub.settings)
             root, targets = signing.latest(database, "root"), signing.latest(database, "targets")
         return SignedMetadata(roots=[root.body.decode()] if root else [], targets=targets.body.decode() if targets else "")
 
@@ -111,7 +113,7 @@ class Workstation(Controller):
     def health(self, state: State) -> Health:
         """The last tick, when signed metadata expire, and warnings."""
         with state.hub.database.reading() as database:
-            return health.current(database)
+            return health.current(database, state.hub.settings)
 
     @get("/tokens", scope="admin", sync_to_thread=True)
     def tokens(self, state: State) -> list[TokenSummary]:

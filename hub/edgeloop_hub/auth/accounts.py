@@ -21,7 +21,7 @@ from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage import device_rows
 from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.fleet_tables import device_states
-from edgeloop_hub.storage.people_tables import oidc_sign_ins, token_scopes
+from edgeloop_hub.storage.people_tables import oidc_logouts, oidc_sessions, oidc_sign_ins, token_scopes
 from edgeloop_hub.storage.schema import devices, sessions, tokens, tries, users
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -84,7 +84,7 @@ def may_try(connection: Connection, who: str, most: int, settings: Settings) -> 
     """Whether one more try is allowed. It is counted before it is checked, so that simultaneous tries count too."""
     now = time.time()
     row = connection.execute(select(tries.c.count.label("done"), tries.c.since).where(tries.c.who == who)).first()
-    if row is None or now - row.since > settings.sign_in_wait_seconds:
+    if row is None or not 0 <= now - row.since <= settings.sign_in_wait_seconds:  # before now: the clock was set back
         connection.execute(delete(tries).where(tries.c.who == who))
         connection.execute(insert(tries).values(who=who, count=1, since=now))
         return True
@@ -98,7 +98,7 @@ def old(settings: Settings) -> list[Old]:
     return [
         Old(sessions, sessions.c.expires < now),
         Old(tries, tries.c.since < now - settings.sign_in_wait_seconds),
-        Old(oidc_sign_ins, oidc_sign_ins.c.expires < now),
+        *(Old(table, table.c.expires < now) for table in (oidc_sign_ins, oidc_sessions, oidc_logouts)),
     ]
 
 

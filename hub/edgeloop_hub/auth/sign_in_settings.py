@@ -17,6 +17,7 @@ from edgeloop_hub.settings_file import is_address, secret, toml_of
 
 FILE = "sign-in.toml"
 CALLBACK = "/sign-in/oidc/back"
+BACK_CHANNEL = "/sign-out/oidc/back-channel"
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"]
 
 

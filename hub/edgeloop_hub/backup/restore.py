@@ -10,8 +10,9 @@ import os
 import tarfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,14 +22,15 @@ from sqlalchemy import Connection, Float, Integer, LargeBinary, Table, func, ins
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
-from edgeloop_hub import event_log, health
+from edgeloop_hub import event_log
+from edgeloop_hub.auth import audit
 from edgeloop_hub.backup.save import DIGESTS
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.data_folder import BLOBS, DATABASE, KEY, RESTORING
 from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.schema import metadata, rollouts
-from edgeloop_hub.updates import signing
+from edgeloop_hub.updates import clock, signing
 
 CHUNK = 1 << 20
 MAX_ROW_BYTES = 64 << 20
@@ -39,8 +41,8 @@ AFTER = (
 )
 
 
-def load(settings: Settings, path: Path) -> str:
-    """Fill an empty hub from a backup; returns what was done, in words. A failure leaves nothing behind.
+def load(settings: Settings, path: Path, who: str = "") -> str:
+    """Fill an empty hub from a backup; returns what was done, in words. A failure leaves nothing behind. `who`: for the audit log.
 
     Raises UsageError when the hub is not empty, DataError for a damaged file.
     """
@@ -57,7 +59,7 @@ def load(settings: Settings, path: Path) -> str:
         if written.database:  # what a restore that was cut off had left
             written.drop_database()
         (settings.data / KEY).unlink(missing_ok=True)
-        _fill(settings, path, content, written)
+        _fill(settings, path, content, written, who)
         begun.unlink()
     except SQLAlchemyError as error:
         written.take_back()
@@ -84,18 +86,19 @@ class _Written:
                 path.unlink()
 
     def take_back(self) -> None:
+        """Each thing by itself: a blob that was not written cannot be deleted, and the rest goes all the same."""
         data = self.settings.data
-        with contextlib.suppress(EdgeloopError, OSError):  # the failure itself is reported
-            for name in self.put:
-                if self.blobs is not None:
-                    self.blobs.delete(name)
-            if self.database:
-                self.drop_database()
-            for name in (KEY, RESTORING):
-                (data / name).unlink(missing_ok=True)
-            for folder in (data / BLOBS / "bundles", data / BLOBS, *([data] if self.folder else [])):
-                if folder.exists():
-                    folder.rmdir()
+        folders = (data / BLOBS / "bundles", data / BLOBS, *([data] if self.folder else []))
+        steps: list[Callable[[], object]] = [partial(self._delete, name) for name in self.put]
+        steps += [self.drop_database] if self.database else []
+        steps += [partial((data / name).unlink, missing_ok=True) for name in (KEY, RESTORING)]
+        for step in (*steps, *(folder.rmdir for folder in folders)):
+            with contextlib.suppress(EdgeloopError, OSError):  # the failure itself is reported
+                step()
+
+    def _delete(self, name: str) -> None:
+        if self.blobs is not None:
+            self.blobs.delete(name)
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,7 @@ def _rows(table: Table, file: IO[bytes], digest: Any) -> Iterator[dict[str, Any]
             yield _typed(table, json.loads(line))
 
 
-def _fill(settings: Settings, path: Path, content: _BackupContent, written: _Written) -> None:
+def _fill(settings: Settings, path: Path, content: _BackupContent, written: _Written, who: str) -> None:
     """Blobs first, then every row and the key in one transaction, with metadata that are newer than any device has seen."""
     if not settings.database:  # readable by its owner alone, from its first byte on
         os.close(os.open(settings.data / DATABASE, os.O_CREAT | os.O_RDWR, 0o600))
@@ -214,6 +217,7 @@ def _fill(settings: Settings, path: Path, content: _BackupContent, written: _Wri
                         _insert(connection, table, archive, entry)
                         database.after_restore(connection, table.name)
             _begin_anew(connection, content, settings)
+            audit.append(connection, who, "restored", str(path))
             _write_key(settings, content.key)
     finally:
         database.engine.dispose()
@@ -239,9 +243,9 @@ def _begin_anew(connection: Connection, content: _BackupContent, settings: Setti
     connection.execute(
         update(rollouts).where(running).values(state="paused", reason="the hub was restored from a backup", step_began=now)
     )
+    clock.believe(connection, now)
     if signing.latest(connection, "targets") is not None:
         signing.jump(connection, _signer(content.key), settings, now)
-    health.keep(connection, "clock", now, {})
     event_log.record(connection, "restored", "from a backup")
 
 

@@ -23,7 +23,7 @@ from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.data_folder import KEY
 from edgeloop_hub.storage.schema import ADDED, bundles, deltas, metadata
 
-TEMPORARY = ("sessions", "tries", "parts", "oidc_sign_ins")  # tables that a backup leaves out
+TEMPORARY = ("sessions", "tries", "parts", "oidc_sign_ins", "oidc_sessions", "oidc_logouts")  # tables that a backup leaves out
 DIGESTS = "digests.json"
 
 

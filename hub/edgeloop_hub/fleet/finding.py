@@ -16,6 +16,8 @@ State = Literal["crashing", "silent", "refusing", "drifting", "behind"]
 STATES: tuple[State, ...] = ("crashing", "silent", "refusing", "drifting", "behind")  # the worst first
 CRASH_SECONDS = 86_400.0  # since the last crash, then the device is crashing no more
 REFUSAL_SECONDS = 3 * 86_400.0  # since a bundle was refused
+AHEAD_SECONDS = 3600.0  # that a time may lie ahead; beyond, the hub's clock was wrong when it was written
+FURTHEST = 86_400.0 + AHEAD_SECONDS  # from now to when a device counts as silent, at most
 REFUSED_SHARE = 0.05  # of the samples since the last report
 PAGE = 100
 MAX_TAGS = 40
@@ -96,14 +98,19 @@ _WITH_BOTH = device_states.outerjoin(
 _JOINED = (_RELEASED.c.version, func.coalesce(device_pins.c.target, device_group_pins.c.target))
 
 
+def since(column: Any, now: float, seconds: float) -> ColumnElement[bool]:
+    """Whether it was in the last so many seconds."""
+    return and_(column > now - seconds, column <= now + AHEAD_SECONDS)
+
+
 def conditions(now: float, wanted: Any = None, pinned: Any = None) -> dict[State, ColumnElement[bool]]:
     """What each state means. `wanted`, `pinned`: where a query has them joined."""
     wanted, pinned = (_wanted(), _pinned()) if wanted is None else (wanted, pinned)
     active = s.revoked.is_(None)
-    refuses = or_(s.refused >= REFUSED_SHARE, and_(s.refused_target != "", s.refused_at > now - REFUSAL_SECONDS))
+    refuses = or_(s.refused >= REFUSED_SHARE, and_(s.refused_target != "", since(s.refused_at, now, REFUSAL_SECONDS)))
     return {
-        "crashing": and_(active, s.crashed > now - CRASH_SECONDS),
-        "silent": and_(active, s.silent_after < now),
+        "crashing": and_(active, since(s.crashed, now, CRASH_SECONDS)),
+        "silent": and_(active, or_(s.silent_after < now, s.silent_after > now + FURTHEST)),
         "refusing": and_(active, refuses),
         "drifting": and_(active, s.drifting == 1),
         "behind": and_(active, s.sha256 != "", s.version < wanted, pinned.is_(None)),

@@ -61,7 +61,8 @@ def _values(row: SimpleNamespace, report: Report, now: float) -> dict[str, Any]:
 def _of_beat(row: SimpleNamespace, beat: Heartbeat, now: float) -> dict[str, Any]:
     """The interval is believed up to a day: a device cannot say that it will report in a year."""
     new = beat.crashes - row.crashes if beat.crashes >= row.crashes else beat.crashes  # the count begins again with the agent
-    recent = row.crashed is not None and now - row.crashed < DAY
+    same = row.sha256 in ("", beat.sha256[:64])  # else another bundle crashed: this one is not blamed for it
+    recent = same and row.crashed is not None and now - row.crashed < DAY
     samples = beat.answered + beat.refused + beat.dropped
     values = {
         "silent_after": now + max(SILENT_SECONDS, min(MISSED_REPORTS * beat.seconds, DAY)), "model": beat.model,
@@ -69,6 +70,8 @@ def _of_beat(row: SimpleNamespace, beat: Heartbeat, now: float) -> dict[str, Any
         "memory_bytes": beat.memory_bytes, "crashes": beat.crashes, "agent": beat.agent,
         "refused": (beat.refused + beat.dropped) / samples if samples else 0.0,
     }  # fmt: skip
+    if not same:
+        values |= {"crashed": None, "crashes_of_day": 0}
     if new:
         values |= {"crashed": now, "crashes_of_day": min((row.crashes_of_day if recent else 0) + new, 2**53)}
     if beat.drift is not None:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DataError as ValuesError
 from edgeloop_contract.errors import EdgeloopError, StorageError
 
 LOG = logging.getLogger("edgeloop_hub")
+AWAY_SECONDS = 10  # after which to ask again, where the database or the storage does not answer (Retry-After)
 DRIVER, LOG_SECONDS = "(psycopg", 60.0
 _logged: dict[str, float] = {}  # when, by the clock that only goes on
 UNREADABLE = (RecursionError, OverflowError, UnicodeError, ValuesError)  # which only the request can cause

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def prepare(settings: Settings) -> None:
         if (folder / RESTORING).exists():
             raise StorageError(f"{folder}: a restore into it was cut off; run edgeloop-hub restore again with the same file")
         if not settings.database:
-            os.close(os.open(folder / DATABASE, os.O_CREAT | os.O_RDWR, 0o600))
+            _make(folder / DATABASE)
         for path in folder.iterdir():
             if is_ours(path) and path.lstat().st_uid == os.geteuid() and path.lstat().st_mode & 0o077 and not path.is_symlink():
                 path.chmod(path.lstat().st_mode & 0o700)
@@ -28,6 +29,15 @@ def prepare(settings: Settings) -> None:
             folder.chmod(folder.stat().st_mode & 0o700)  # nothing of anybody else's is in it
     except OSError as error:
         raise StorageError(f"{error.filename or folder}: {error.strerror}; the hub needs a folder that it may write") from error
+
+
+def _make(database: Path) -> None:
+    """An empty file, where there is none. One that is there is not even opened: closing it again would drop the locks that SQLite
+    holds in this process, and the next process that leaves would delete its log, with all that is only there.
+    """
+    if not database.exists():
+        with contextlib.suppress(FileExistsError):  # another process was first
+            os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def is_ours(path: Path) -> bool:

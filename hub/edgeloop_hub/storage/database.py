@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, create_engine, event, inspect, text
-from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DisconnectionError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from edgeloop_contract.errors import StorageError
 from edgeloop_hub.storage.schema import ADDED, ADDED_INDEXES, metadata
@@ -18,6 +19,7 @@ from edgeloop_hub.storage.schema import ADDED, ADDED_INDEXES, metadata
 MIGRATIONS = Path(__file__).parent / "migrations"
 ORDER_LOCK = 0xED6E  # PostgreSQL's advisory lock for what must happen one after the other
 BUSY_SECONDS = 20
+CONNECT_SECONDS, GONE_SECONDS, POOL_SECONDS = 5, 15, 10  # of PostgreSQL: to connect, without a sign of it, for a free connection
 IDLE_SECONDS = 5  # of a pooled connection, after which the server may be another one
 
 
@@ -28,7 +30,7 @@ class Database:
         url = url.replace("postgresql://", "postgresql+psycopg://", 1).replace("postgres://", "postgresql+psycopg://", 1)
         self.longest_write_seconds = 0.0  # that a transaction of this process kept other writers waiting
         self.is_sqlite = url.startswith("sqlite")
-        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if self.is_sqlite else {"pool_size": 10}
+        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if self.is_sqlite else _postgresql_options()
         try:
             self.engine = create_engine(url, **options)
             if self.is_sqlite:
@@ -128,8 +130,20 @@ def _translated() -> Iterator[None]:
     """A database that is away, full or held too long by another is said as such; a wrong statement is a mistake of ours."""
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
+    except (
+        OperationalError,
+        InterfaceError,
+        InternalError,
+        PoolTimeout,
+    ) as error:  # internal: such as read only, while it changes over
         raise StorageError(f"database: {str(error).splitlines()[0]}; make room, see that it runs, or try again") from error
+
+
+def _postgresql_options() -> dict[str, Any]:
+    """A server that is gone without a word (a power cut, a network that drops everything) is noticed, and nobody waits for long."""
+    gone = {"connect_timeout": CONNECT_SECONDS, "keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 2}
+    gone["tcp_user_timeout"] = GONE_SECONDS * 1000
+    return {"pool_size": 10, "pool_timeout": POOL_SECONDS, "connect_args": gone}
 
 
 def _used(_: Any, record: Any) -> None:

@@ -53,4 +53,20 @@ oidc_sign_ins = Table(  # that a provider was asked for, and that are not finish
     Column("expires", Float, nullable=False),
     Index(None, "expires"),
 )
-PEOPLE_TABLES = (user_roles, token_scopes, audit_log, oidc_accounts, oidc_sign_ins)
+oidc_sessions = Table(  # the provider's session (`sid`, as a digest) by which one of the hub's began
+    "oidc_sessions",
+    metadata,
+    Column("hash", SHA, primary_key=True),
+    Column("sid", SHA, nullable=False),
+    Column("expires", Float, nullable=False),
+    Index(None, "sid"),
+    Index(None, "expires"),
+)
+oidc_logouts = Table(  # logout tokens that counted, so that none counts twice
+    "oidc_logouts",
+    metadata,
+    Column("token", SHA, primary_key=True),
+    Column("expires", Float, nullable=False),
+    Index(None, "expires"),
+)
+PEOPLE_TABLES = (user_roles, token_scopes, audit_log, oidc_accounts, oidc_sign_ins, oidc_sessions, oidc_logouts)

@@ -22,6 +22,7 @@ from edgeloop_contract.errors import DataError, StorageError
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.data_folder import KEY
 from edgeloop_hub.storage.schema import signed
+from edgeloop_hub.updates import clock
 
 MAX_TARGETS_BYTES, MAX_ROOT_BYTES = 2_000_000, 64_000  # what an agent fetches of each
 FIRST_MINUTE = 1_577_836_800.0  # 2020
@@ -178,7 +179,7 @@ def sign_snapshot(connection: Connection, signer: CryptoSigner, settings: Settin
     snapshot = Snapshot(
         max(least, before.version + 1 if before else 1), expires=expires, meta={"targets.json": MetaFile(targets.version)}
     )
-    _sign(connection, "snapshot", snapshot, signer)
+    _sign(connection, "snapshot", snapshot, signer, settings)
     sign_timestamp(connection, signer, settings, least)
 
 
@@ -189,7 +190,7 @@ def sign_timestamp(connection: Connection, signer: CryptoSigner, settings: Setti
     timestamp = Timestamp(
         max(least, before.version + 1 if before else 1), expires=expires, snapshot_meta=MetaFile(snapshot.version)
     )
-    _sign(connection, "timestamp", timestamp, signer)
+    _sign(connection, "timestamp", timestamp, signer, settings)
 
 
 def expiries(connection: Connection) -> dict[str, float]:
@@ -214,7 +215,11 @@ def renew(connection: Connection, signer: CryptoSigner, settings: Settings) -> b
     return False
 
 
-def _sign(connection: Connection, role: str, payload: Snapshot | Timestamp, signer: CryptoSigner) -> None:
+def _sign(
+    connection: Connection, role: str, payload: Snapshot | Timestamp, signer: CryptoSigner, settings: Settings
+) -> None:  # fmt: skip
+    """Raises UsageError where the clock has leapt, whoever asks: a publishing, a tick, a rollout that goes back."""
+    clock.check(connection, time.time(), settings)
     metadata: Metadata[Any] = Metadata(payload)
     metadata.sign(signer)
     _store(connection, role, payload.version, metadata.to_bytes(), payload.expires)

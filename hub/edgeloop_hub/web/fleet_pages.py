@@ -42,7 +42,7 @@ class FleetPage(Controller):
             last = max(1, math.ceil(count / finding.PAGE))
             devices = finding.found(database, asked, sort, min(at, last), now)
             tags = finding.tags(database)
-            rollouts, hub_health = service.summaries(database)[:ROLLOUTS_SHOWN], health.current(database)
+            rollouts, hub_health = service.summaries(database)[:ROLLOUTS_SHOWN], health.current(database, state.hub.settings)
 
         def link(**changed: object) -> str:
             return query_link("/", **{**asdict(asked), "sort": sort, **changed})

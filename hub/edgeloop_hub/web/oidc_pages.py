@@ -6,7 +6,7 @@ import logging
 import threading
 from typing import Any
 
-from litestar import Response, get
+from litestar import Response, get, post
 from litestar.datastructures import Cookie, State
 from litestar.exceptions import NotFoundException
 from litestar.response import Redirect
@@ -14,12 +14,12 @@ from litestar.response import Redirect
 from edgeloop_contract.errors import EdgeloopError
 from edgeloop_hub.auth import accounts, audit
 from edgeloop_hub.auth.guards import client_of
-from edgeloop_hub.auth.oidc import pending
+from edgeloop_hub.auth.oidc import pending, sessions
 from edgeloop_hub.auth.oidc.accounts import admit
 from edgeloop_hub.auth.oidc.provider import Provider
 from edgeloop_hub.auth.oidc.requests import ProviderAway, SignInRefused
-from edgeloop_hub.auth.sign_in_settings import CALLBACK
-from edgeloop_hub.web.page import PageRequest, local_path
+from edgeloop_hub.auth.sign_in_settings import BACK_CHANNEL, CALLBACK
+from edgeloop_hub.web.page import Form, PageRequest, local_path
 from edgeloop_hub.web.sign_in import session_cookie, sign_in_form, too_many
 
 LOG = logging.getLogger("edgeloop_hub")
@@ -83,6 +83,7 @@ def back_from_provider(state: State, request: PageRequest) -> Response[Any]:
             name = admit(database, provider.oidc, identity, address)
             accounts.forget_tries(database, f"oidc {accounts.from_address(address)}")
             cookie = session_cookie(database, state, name)
+            sessions.remember(database, provider.oidc, str(cookie.value), identity.sid, hub.settings.session_seconds)
             audit.append(database, name, "signed in", detail=f"by {provider.oidc.shown_name}", address=address)
     except SignInRefused as error:
         with hub.database.writing() as database:  # once in a while for each person: nobody fills the log
@@ -109,6 +110,26 @@ def out_of_provider(state: State) -> Response[Any]:
     return Redirect(address, status_code=303)
 
 
+@post(BACK_CHANNEL, sync_to_thread=True, status_code=200, include_in_schema=False)
+def ended_at_provider(data: Form, state: State, request: PageRequest) -> Response[Any]:
+    """The provider itself says that a session there has ended (OpenID Connect Back-Channel Logout 1.0): so have the hub's."""
+    provider, hub = provider_of(state), state.hub
+    if not ASKING.acquire(blocking=False):
+        return Response({"error": "temporarily_unavailable"}, status_code=503, headers={"Retry-After": "1"})
+    try:
+        ended = provider.ended(data.get("logout_token", ""))
+        with hub.database.writing() as database:
+            count = sessions.end(database, provider.oidc, ended, client_of(request))
+    except SignInRefused as error:
+        return Response({"error": "invalid_request", "error_description": str(error)}, status_code=400)
+    except ProviderAway as error:
+        _log_once(provider, error)
+        return Response({"error": "temporarily_unavailable"}, status_code=503, headers={"Retry-After": "10"})
+    finally:
+        ASKING.release()
+    return Response({"sessions": count})
+
+
 def _code(provider: Provider, asked: Any) -> str:
     """Raises SignInRefused where the provider sends none. `iss` (RFC 9207) has to be this provider, where it is said."""
     if asked.get("iss", provider.oidc.issuer) != provider.oidc.issuer:
@@ -122,12 +143,17 @@ def _code(provider: Provider, asked: Any) -> str:
 def _failed(state: State, error: EdgeloopError, following: str) -> Response[bytes]:
     if isinstance(error, ProviderAway):
         provider: Provider = state.provider
-        if provider.said != str(error):  # strangers see this page, and can ask for it as often as they like
-            provider.said = str(error)
-            LOG.warning("sign-in: %s", error)
+        _log_once(provider, error)
         why = f"{provider.oidc.shown_name} does not answer as it should; the hub's log has the reason"
         return sign_in_form(state, 502, f"You are not signed in: {why}. A password works meanwhile, for who has one.", following)
     return sign_in_form(state, 403 if isinstance(error, SignInRefused) else 503, f"You are not signed in: {error}.", following)
+
+
+def _log_once(provider: Provider, error: ProviderAway) -> None:
+    """Strangers cause it too, as often as they like."""
+    if provider.said != str(error):
+        provider.said = str(error)
+        LOG.warning("sign-in: %s", error)
 
 
 def _browser_cookie(state: State, value: str, seconds: int) -> Cookie:
@@ -137,4 +163,4 @@ def _browser_cookie(state: State, value: str, seconds: int) -> Cookie:
     )  # fmt: skip
 
 
-HANDLERS = (to_provider, back_from_provider, out_of_provider)
+HANDLERS = (to_provider, back_from_provider, out_of_provider, ended_at_provider)

@@ -84,7 +84,7 @@ class RolloutPages(Controller):
     @get(sync_to_thread=True)
     def rollouts(self, state: State, request: PageRequest) -> Response[bytes]:
         with state.hub.database.reading() as database:
-            rollouts, hub_health = service.summaries(database), health.current(database)
+            rollouts, hub_health = service.summaries(database), health.current(database, state.hub.settings)
         return page("rollouts.html.j2", "Rollouts", request, rollouts=rollouts, health=hub_health)
 
     @get("/{number:int}", sync_to_thread=True)
@@ -101,7 +101,7 @@ class RolloutPages(Controller):
                 members, counts = rollout_members.members(database, stored, who, after), rollout_members.counts(database, stored)
                 cohort = rollout_members.cohort(database, stored)
             rollout, of_looks = rollout_view.of(database, number, stored, cohort)
-            hub_health = health.current(database)
+            hub_health = health.current(database, state.hub.settings)
             events, _ = event_list.listed(database, rollout=number, limit=EVENTS_SHOWN)
         return page(
             "rollout.html.j2", f"Rollout {number}", request, section="Rollouts", rollout=rollout, events=events, health=hub_health,

@@ -10,8 +10,10 @@ const provider = new Provider(settings.issuer, {
   cookies: { keys: ["a secret of this test alone"] },
   claims: { openid: ["sub"], email: ["email", "email_verified"], groups: ["groups"] },
   scopes: ["openid", "email", "groups"],
-  features: { devInteractions: { enabled: true }, rpInitiatedLogout: { enabled: true } },
+  features: { devInteractions: { enabled: true }, rpInitiatedLogout: { enabled: true }, backchannelLogout: { enabled: true } },
+  fetch: (url, { dispatcher, ...options }) => fetch(url, options), // its own refuses this machine's addresses, where the hub is
   findAccount: (_, id) => ({ accountId: id, claims: () => ({ sub: id, ...settings.people[id] }) }),
 });
 provider.on("server_error", (_, error) => console.error(error));
+provider.on("backchannel.error", (_, error) => console.error("back channel:", error.message));
 provider.listen(settings.port, "127.0.0.1");

@@ -32,37 +32,46 @@ class UnknownKey(SignInRefused):
 
 @dataclass(frozen=True)
 class Identity:
-    """Whom the provider names. `role`: by the claims, None for none."""
+    """Whom the provider names. `role`: by the claims, None for none. `sid`: the session at the provider, where it says one."""
 
     subject: str
     name: str
     role: Role | None
+    sid: str = ""
 
 
 def verified(token: str, keys: KeySet, oidc: Oidc, nonce: str) -> dict[str, Any]:
     """The claims of a token that is signed by one of `keys`, for this hub and this very sign-in. Raises SignInRefused."""
-    registry = jwt.JWTClaimsRegistry(
-        leeway=LEEWAY_SECONDS,
-        iss={"essential": True, "value": oidc.issuer},
-        aud={"essential": True, "value": oidc.client_id},
-        exp={"essential": True},
-        iat={"essential": True},
-        sub={"essential": True},
-        nonce={"essential": True, "value": nonce},
-    )
-    try:
-        claims = jwt.decode(token, keys, algorithms=list(oidc.algorithms)).claims
-        registry.validate(claims)
-    except InvalidKeyIdError as error:
-        raise UnknownKey("the token's signature names a key that the provider does not have") from error
-    except (JoseError, ValueError, TypeError, RecursionError) as error:  # the rest: a token that is malformed
-        raise SignInRefused(_words(error, oidc)) from error
+    claims = decoded(token, keys, oidc, sub={"essential": True}, nonce={"essential": True, "value": nonce}).claims
     several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
     if claims.get("azp", None if several else oidc.client_id) != oidc.client_id:
         raise SignInRefused("the token was issued to another client (azp)")
     if not claims["sub"] or len(claims["sub"]) > MAX_SUBJECT or not claims["sub"].isprintable():
         raise SignInRefused("the token's subject (sub) is empty, too long or not printable")
     return claims
+
+
+def decoded(token: str, keys: KeySet, oidc: Oidc, **more: Any) -> jwt.Token:
+    """A token that is signed by one of `keys`, of this issuer, for this hub, and of now. `more`: what else its claims must be.
+
+    Raises SignInRefused.
+    """
+    registry = jwt.JWTClaimsRegistry(
+        leeway=LEEWAY_SECONDS,
+        iss={"essential": True, "value": oidc.issuer},
+        aud={"essential": True, "value": oidc.client_id},
+        exp={"essential": True},
+        iat={"essential": True},
+        **more,
+    )
+    try:
+        found = jwt.decode(token, keys, algorithms=list(oidc.algorithms))
+        registry.validate(found.claims)
+    except InvalidKeyIdError as error:
+        raise UnknownKey("the token's signature names a key that the provider does not have") from error
+    except (JoseError, ValueError, TypeError, RecursionError) as error:  # the rest: a token that is malformed
+        raise SignInRefused(_words(error, oidc)) from error
+    return found
 
 
 def _words(error: Exception, oidc: Oidc) -> str:
@@ -74,7 +83,7 @@ def _words(error: Exception, oidc: Oidc) -> str:
         case ExpiredTokenError():
             return "the token has expired; is the hub's clock right?"
         case MissingClaimError() | InvalidClaimError():
-            return f"the token does not fit this sign-in ({error.description or error.error})"
+            return f"the token does not fit ({error.description or error.error})"
     return "the token cannot be read"
 
 
@@ -88,7 +97,8 @@ def identity_of(claims: dict[str, Any], oidc: Oidc) -> Identity:
     name = name.lower() if oidc.account_claim == "email" else name
     if len(name) > MAX_NAME or not name.isprintable() or "/" in name or name != name.strip():
         raise SignInRefused(f"your {oidc.account_claim} is no name for an account: up to {MAX_NAME} letters, no slash")
-    return Identity(claims["sub"], name, role_of(claims, oidc))
+    sid = claims.get("sid")
+    return Identity(claims["sub"], name, role_of(claims, oidc), sid if isinstance(sid, str) else "")
 
 
 def role_of(claims: dict[str, Any], oidc: Oidc) -> Role | None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
+from edgeloop_hub.auth.oidc import logout_token
 from edgeloop_hub.auth.oidc.id_token import Identity, UnknownKey, identity_of, verified
+from edgeloop_hub.auth.oidc.logout_token import Ended
 from edgeloop_hub.auth.oidc.requests import ProviderAway, ProviderRequests, SignInRefused
 from edgeloop_hub.auth.sign_in_settings import Oidc, SignInSettings, is_safe
 from edgeloop_hub.settings_file import secret
@@ -22,6 +25,7 @@ DISCOVERY = "/.well-known/openid-configuration"
 METADATA_SECONDS = 3600.0  # that the discovery document is kept
 KEYS_SECONDS = 3600.0  # that its keys are; a token of another key has them read anew, at most every
 KEYS_AGAIN_SECONDS = 2.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,19 @@ class Provider:
         token = answer.get("id_token")
         if not isinstance(token, str):
             raise SignInRefused(f"{self.oidc.shown_name} gave no id_token")
-        try:
-            claims = verified(token, self._key_set(), self.oidc, nonce)
-        except UnknownKey:
-            claims = verified(token, self._key_set(again=True), self.oidc, nonce)
+        claims = self._by_its_keys(lambda keys: verified(token, keys, self.oidc, nonce))
         return identity_of(self._completed(claims, answer.get("access_token")), self.oidc)
+
+    def ended(self, token: str) -> Ended:
+        """What a logout token says has ended. Raises ProviderAway and SignInRefused."""
+        return self._by_its_keys(lambda keys: logout_token.verified(token, keys, self.oidc))
+
+    def _by_its_keys(self, check: Callable[[KeySet], T]) -> T:
+        """`check` by the provider's keys; once more, where it meets one that is newer than they."""
+        try:
+            return check(self._key_set())
+        except UnknownKey:
+            return check(self._key_set(again=True))
 
     def _exchanged(self, code: str, verifier: str) -> dict[str, Any]:
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": self._callback, "code_verifier": verifier}
