@@ -6,7 +6,7 @@ import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tuf.api.metadata import TargetFile
@@ -67,13 +67,39 @@ def test_root_is_renewed_with_the_same_keys(hub: Parts, tmp_path: Path) -> None:
     assert device.refresh(hub.hub) == {"m-1.edgeloop"}
 
 
+def away(*_: object) -> None:
+    raise DataError("the hub is away")
+
+
 def test_a_root_that_did_not_arrive_goes_with_the_next(hub: Parts) -> None:
     client: Any = HubInProcess(hub.hub)
-    publish, client.publish = client.publish, lambda *_: (_ for _ in ()).throw(DataError("the hub is away"))
+    taken, client.publish = client.publish, away
     with pytest.raises(DataError):
         renewal.root(hub.keys, client)
-    client.publish = publish
+    client.publish = taken
     assert "root: version 3" in renewal.root(hub.keys, client)
+
+
+@pytest.mark.parametrize("cut_off", ["sending", "signing"])
+@pytest.mark.parametrize("again", ["rotate", "renew"])
+def test_a_new_key_that_did_not_arrive_is_sent_by_the_next_try(
+    again: str, cut_off: str, hub: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, client = Follower(tmp_path / "device", hub), cast(Any, HubInProcess(hub.hub))
+    old = hub.keys.root.signed.roles["targets"].keyids
+    with monkeypatch.context() as broken:
+        broken.setattr(*((client, "publish", away) if cut_off == "sending" else (workstation, "signed_targets", away)))
+        with pytest.raises(DataError):
+            renewal.rotate(hub.keys, client, "targets")
+    with pytest.raises(DataError, match="edgeloop keys renew sends it"):
+        workstation.current_targets(hub.keys, client.signed().targets)
+    new = hub.keys.root.signed.roles["targets"].keyids
+    said = renewal.rotate(hub.keys, client, "targets") if again == "rotate" else renewal.targets(hub.keys, client)
+    assert said
+    assert hub.keys.root.signed.roles["targets"].keyids == new != old, "one new key, and not two"
+    assert device.refresh(hub.hub) == {"m-1.edgeloop"}
+    publish(hub, "m-2.edgeloop")
+    assert device.refresh(hub.hub) == {"m-1.edgeloop", "m-2.edgeloop"}
 
 
 def test_commands_and_pages_warn_in_time(tmp_path: Path) -> None:

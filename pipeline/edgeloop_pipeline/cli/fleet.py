@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -46,21 +47,11 @@ def init(hub: str, ca_file: str, folder: Path, passphrase: bool, root_keys: int,
 @ca_option
 @keys_option
 @passphrase_option
-def rotate(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool) -> None:
+def rotate(role: Literal["root", "targets", "online"], hub: str, ca_file: str, folder: Path, passphrase: bool) -> None:
     """Replace a key and revoke the old one, which may be lost or stolen."""
-    from edgeloop_contract.hub_messages import MetadataUpload
-    from edgeloop_pipeline.fleet import tuf_keys
+    from edgeloop_pipeline.fleet import renewal
 
-    keys, client = open_keys(folder, passphrase), open_hub(hub, ca_file)
-    signed = client.signed()
-    targets = tuf_keys.current_targets(keys, signed.targets)
-    root = tuf_keys.rotated(keys, role, tuf_keys.online_key(client.public_key()) if role == "online" else None)
-    body = ""
-    if role == "targets":
-        targets.version, targets.expires = targets.version + 1, tuf_keys.expiry(tuf_keys.TARGETS_DAYS)
-        body = tuf_keys.signed_targets(keys, targets).decode()
-    client.publish(MetadataUpload(tuf_keys.roots_to_send(keys, signed.roots, root), body))
-    click.echo(f"{role}: a new key, in root version {keys.root.signed.version}; the old one counts no more")
+    click.echo(renewal.rotate(open_keys(folder, passphrase), open_hub(hub, ca_file), role))
 
 
 @keys.command(epilog=EXIT_CODES)

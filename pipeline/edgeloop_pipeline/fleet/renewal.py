@@ -1,8 +1,11 @@
-"""`edgeloop keys renew`: sign the same metadata anew, before they expire or after the hub lost some; and warnings in time."""
+"""`edgeloop keys renew` and `rotate`: sign the same metadata anew, or with another key; and warnings in time."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
+from tuf.api.metadata import Metadata, Root
 
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.hub_messages import MetadataUpload
@@ -10,8 +13,38 @@ from edgeloop_pipeline.fleet import release, tuf_keys
 from edgeloop_pipeline.fleet.hub_client import HubClient
 
 
+def rotate(keys: tuf_keys.Keys, hub: HubClient, role: Literal["root", "targets", "online"]) -> str:
+    """Replace a role's key, or send the replacement that the hub never got; returns what was done, in words."""
+    if role not in finished(keys, hub):
+        signed, body = hub.signed(), ""
+        targets = tuf_keys.current_targets(keys, signed.targets)
+        made = tuf_keys.rotated(keys, role, tuf_keys.online_key(hub.public_key()) if role == "online" else None)
+        if role == "targets":
+            targets.version, targets.expires = targets.version + 1, tuf_keys.expiry(tuf_keys.TARGETS_DAYS)
+            body = tuf_keys.signed_targets(keys, targets).decode()
+        hub.publish(MetadataUpload(tuf_keys.roots_to_send(keys, signed.roots, made), body))
+    return f"{role}: a new key, in root version {keys.root.signed.version}; the old one counts no more"
+
+
+def finished(keys: tuf_keys.Keys, hub: HubClient) -> list[str]:
+    """Send a root that the hub never got, with the targets that only its key signed: the hub was away when they were made.
+
+    Returns the roles whose keys change by it. What is signed is what this folder knows, and never what the hub shows.
+    """
+    signed = hub.signed()
+    there = Metadata[Root].from_bytes(signed.roots[0].encode()).signed if signed.roots else None
+    here = keys.root
+    if there is None or there.version >= here.signed.version:
+        return []
+    changed = [role for role in tuf_keys.ROLES if there.roles[role].keyids != here.signed.roles[role].keyids]
+    body = tuf_keys.targets_by_new_key(keys).decode() if "targets" in changed else ""
+    hub.publish(MetadataUpload(tuf_keys.roots_to_send(keys, signed.roots, here.to_bytes()), body))
+    return ["online" if role in tuf_keys.ONLINE else role for role in changed]
+
+
 def root(keys: tuf_keys.Keys, hub: HubClient) -> str:
     """Root metadata with the same keys, for as long again; returns what was done, in words."""
+    finished(keys, hub)
     signed = hub.signed()
     body = tuf_keys.rotated(keys, "", None)
     hub.publish(MetadataUpload(roots=tuf_keys.roots_to_send(keys, signed.roots, body)))
@@ -21,6 +54,7 @@ def root(keys: tuf_keys.Keys, hub: HubClient) -> str:
 
 def targets(keys: tuf_keys.Keys, hub: HubClient) -> str:
     """The same bundles, for as long again; returns what was done, in words."""
+    finished(keys, hub)
     current = tuf_keys.current_targets(keys, hub.signed().targets)
     release.sign(keys, hub, current, current.targets)
     return f"targets: version {current.version}, good until {current.expires:%Y-%m-%d}"

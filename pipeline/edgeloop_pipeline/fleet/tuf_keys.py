@@ -41,6 +41,7 @@ from edgeloop_contract.wheelhouse import opened
 ROOT_DAYS, TARGETS_DAYS = 3 * 365, 365
 BEFORE = "root-before.json"
 ONLINE = ("snapshot", "timestamp")
+ROLES = ("root", "targets", *ONLINE)
 BACKUP = """\
 These files decide what your devices run. Now:
   1. Copy root-*.pem to different places that are not this machine (two USB sticks, a safe), and delete them here.
@@ -203,9 +204,27 @@ def hub_targets(keys: Keys, metadata: str) -> Targets:
         keys.root.signed.verify_delegate("targets", found.signed_bytes, found.signatures)
     except (RepositoryError, ValueError) as error:
         raise DataError(
-            f"the hub's targets metadata are not ours ({error}); is this the right hub, and the right key folder?"
+            f"the hub's targets metadata are not ours ({error}); is this the right hub, and the right key folder? "
+            "If a new key did not arrive there: edgeloop keys renew sends it"
         ) from error
     return found.signed
+
+
+def targets_by_new_key(keys: Keys) -> bytes:
+    """The targets that were signed last with this folder of keys, by the newest key: signed now where that was cut off.
+
+    Raises DataError where the folder does not know them.
+    """
+    path, last = keys.folder / "trusted.json", last_targets(keys)
+    if last is None:
+        raise DataError(f"{path}: cannot be read, and the hub does not know the new key yet; bring the file back")
+    try:
+        found: Metadata[Targets] = Metadata.from_bytes(path.read_bytes())
+        keys.root.signed.verify_delegate("targets", found.signed_bytes, found.signatures)
+    except RepositoryError:
+        last.version, last.expires = last.version + 1, expiry(TARGETS_DAYS)
+        return signed_targets(keys, last)
+    return found.to_bytes()
 
 
 def roots_to_send(keys: Keys, hub_roots: list[str], new: bytes) -> list[str]:
