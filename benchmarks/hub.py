@@ -34,6 +34,7 @@ from update_bench import Bench, fetched, served
 
 HERE = Path(__file__).resolve().parent
 POLL_SECONDS = 300.0
+DEVICES = 200  # who asks oftener than the others is slowed down, and these ask as fast as they can
 IN_WINDOWS = "idle polls of a hub with maintenance windows"
 LEAST_RATES = {"idle polls": 2000, IN_WINDOWS: 2000, "heartbeats": 1500}  # a second, on PostgreSQL
 
@@ -162,7 +163,7 @@ def rates(name: str, folder: Path, database: str, seconds: float) -> Iterator[Ro
     """Heartbeats and idle polls a second from 8 and 32 connections, by `edgeloop-hub load`'s own requests; bundle bytes from 8."""
     words = ("--database", database) if database else ()
     with running_hub(folder, *words, serve=("--workers", "2", "--set", "report_quota_per_hour=1000000")) as hub:
-        secrets = [_enrol(hub, f"pi-{i}") for i in range(40)]
+        secrets = [_enrol(hub, f"pi-{i}") for i in range(DEVICES)]
         target = hub.publish(version(folder, 2))
         sha256 = next(b["sha256"] for b in get(hub, "/api/v1/bundles") if b["target"] == target)
 
@@ -175,7 +176,7 @@ def rates(name: str, folder: Path, database: str, seconds: float) -> Iterator[Ro
             (IN_WINDOWS, "polls", 8), (IN_WINDOWS, "polls", 32),
         ):  # fmt: skip
             if what == IN_WINDOWS:
-                half = [word for i in range(20) for word in ("--device", f"pi-{i}")]
+                half = [word for i in range(DEVICES // 2) for word in ("--device", f"pi-{i}")]
                 hub.run("group", "set", "night", *half, "--window", "mon-fri 22:00-05:00", "--time-zone", "Europe/Berlin")
             plan = Plan(connections, seconds, 0.0, (kind,))
             result = asyncio.run(load(Address.of(hub.address), secrets, plan, asyncio.Event()))

@@ -8,7 +8,6 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
-from importlib.metadata import version
 from typing import Any
 from urllib.parse import unquote
 
@@ -32,7 +31,7 @@ from edgeloop_agent.local_api.model_info import (
 from edgeloop_agent.local_api.page_routes import OPEN_PATHS, PageRoutes
 from edgeloop_agent.local_api.page_routes import PATHS as PAGE_PATHS
 from edgeloop_agent.logs import Log
-from edgeloop_agent.metrics import Counts, place_kind
+from edgeloop_agent.metrics import Counts, agent_version, place_kind
 from edgeloop_agent.models import Models
 from edgeloop_agent.page.live_view import LiveView
 from edgeloop_agent.runtimes.named import Memory
@@ -132,7 +131,7 @@ class Api:
 
             return _json([table(m.router) for m in self.models.pool.values() if m.router is not None])
         if path == "/v2":
-            return _json({"name": "edgeloop-agent", "version": version("edgeloop"), "extensions": EXTENSIONS})
+            return _json({"name": "edgeloop-agent", "version": agent_version(), "extensions": EXTENSIONS})
         if path == "/v2/health/live":
             return _json({"live": True})
         if path == "/v2/health/ready":
