@@ -172,16 +172,20 @@ def _repeat(graph: Any, conv: Any, place: int, values: Array | None, times: int)
 
     constants = {i.name: i for i in graph.initializer}
     source = next((node for node in graph.node if node.output[0] == conv.input[place]), None)
+    # One scale in a list is that of the only output where it has an axis, else that of all outputs.
+    each = source is None or any(a.name == "axis" for a in source.attribute)
     repeated = []
     for number, name in enumerate([conv.input[place]] if source is None else source.input):
         old = numpy_helper.to_array(constants[name])
-        new = values if values is not None and number == 0 else np.tile(old, times) if old.ndim == 1 and old.size > 1 else old
-        repeated.append(f"{conv.output[0]}_{place}_{number}_columns")
+        apart = old.ndim == 1 and (old.size > 1 or each or number == 0)
+        new = values if values is not None and number == 0 else np.tile(old, times) if apart else old
+        repeated.append(f"{conv.output[0]}/columns/{place}/{number}")
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(new), repeated[-1]))
     if source is None:
         conv.input[place] = repeated[0]
         return
-    again = helper.make_node(source.op_type, repeated, [f"{conv.output[0]}_{place}_columns"], f"{conv.output[0]}_{place}_columns")
+    name = f"{conv.output[0]}/columns/{place}"  # no underscores: layers are called conv2d and conv2d_1
+    again = helper.make_node(source.op_type, repeated, [name], name)
     again.attribute.extend(source.attribute)
     _insert(graph, source, [again])
     conv.input[place] = again.output[0]
@@ -191,7 +195,7 @@ def _before(graph: Any, entry: Any, conv: Any, shape: tuple[int, ...]) -> None:
     """Columns of the rounded input become channels, for this layer alone."""
     from onnx import helper
 
-    made = f"{conv.output[0]}_taken"
+    made = f"{conv.output[0]}/columns/taken"
     if entry.output[0] == conv.input[0]:
         _insert(graph, conv, [*_moves(graph, entry.output[0], made, shape), *_rounded(entry.input[1:], made, f"{made}_again")])
         conv.input[0] = f"{made}_again"
@@ -208,12 +212,12 @@ def _behind(graph: Any, ending: Any, shape: tuple[int, ...]) -> None:
     """Channels of the rounded output become columns again."""
     from onnx import helper
 
-    made, wide = ending.output[0], f"{ending.output[0]}_wide"
+    made, wide = ending.output[0], f"{ending.output[0]}/columns/made"
     ending.output[0] = wide
     nodes = [
         helper.make_node("DequantizeLinear", [wide, *ending.input[1:]], [f"{wide}_floats"], f"{wide}_floats"),
-        *_moves(graph, f"{wide}_floats", f"{wide}_columns", shape),
-        helper.make_node("QuantizeLinear", [f"{wide}_columns", *ending.input[1:]], [made], f"{made}_again"),
+        *_moves(graph, f"{wide}_floats", f"{wide}_apart", shape),
+        helper.make_node("QuantizeLinear", [f"{wide}_apart", *ending.input[1:]], [made], f"{made}_again"),
     ]
     _insert(graph, ending, nodes, behind=1)
 

@@ -107,6 +107,20 @@ class Bent(nn.Module):
         return scores
 
 
+class Attentive(nn.Module):
+    """Attention of places (CBAM): a second layer of few channels, with one output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.scores = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(2, 1, 7, padding=3), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x).relu()
+        x = x * torch.sigmoid(self.b(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)))
+        scores: Tensor = self.scores(x.mean((2, 3)))
+        return scores
+
+
 def dense() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.ReLU(), nn.Linear(16, 5))
 
@@ -128,6 +142,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], InputNormalization, tuple[int
     "one dimension, int16": (Series, INT16, (32, 4)),
     "squeeze and excite, zero channel": (Squeeze, UINT8, (12, 12, 1)),
     "hard-swish, factors of channels, a gate": (Bent, UINT8, (12, 12, 1)),
+    "attention of places": (Attentive, COLOURS, (24, 24, 3)),
     "one normalization a colour": (colours, COLOURS, (12, 12, 3)),
     "dense, float": (dense, FLOAT, (48, 1)),
 }
@@ -170,7 +185,8 @@ def made(
 
 
 @pytest.mark.parametrize(
-    "name", cases(NETWORKS, ("hard-swish, factors of channels, a gate", "one dimension, int16", "dense, float"))
+    "name",
+    cases(NETWORKS, ("hard-swish, factors of channels, a gate", "attention of places", "one dimension, int16", "dense, float")),
 )
 def test_both_files_say_what_torch_says(name: str, tmp_path: Path) -> None:
     build, normalization, shape = NETWORKS[name]

@@ -137,6 +137,8 @@ WON = {
     "a series in time, as one column": Stem(size=(100, 1), channels=6, kernel=(9, 1), pads=(4, 0, 4, 0), outputs=32, stride=2),
     "a bias in integers": Stem(bias="int32"),
     "no bias": Stem(bias=""),
+    "one output": Stem(outputs=1),
+    "one output, a bias in integers": Stem(outputs=1, bias="int32"),
     "relu6": Stem(behind="Clip"),
     "no activation": Stem(behind=""),
 }
