@@ -23,7 +23,7 @@ SAME_SCALE = {
     aten.transpose.int, aten.squeeze.dim, aten.squeeze.default, aten.squeeze.dims, aten.unsqueeze.default,
     aten.slice.Tensor, aten.select.int, aten.contiguous.default, aten.clone.default, aten.dropout.default,
     aten.expand.default, aten.pad.default, aten.constant_pad_nd.default, aten.upsample_nearest2d.vec,
-    aten.unflatten.int, aten.movedim.int, aten.index_select.default,
+    aten.unflatten.int, aten.movedim.int, aten.index_select.default, aten.flip.default, aten.amax.default, aten.amin.default,
 }  # fmt: skip
 # Merged into the layer before them by every integer runtime: only their output needs a scale.
 FUSED_AFTER = {aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default}

@@ -37,6 +37,7 @@ __all__ = [
 ]  # fmt: skip
 
 JOINING = {aten.cat.default, aten.stack.default}
+CHOOSING = {aten.maximum.default, aten.minimum.default}  # TFLite's kernels have one scale for all three, and change others' to it
 MAY_RESCALE = {aten.add.Tensor, aten.mul.Tensor, *WEIGHTED}  # they read any scale; others hand it on, or share it with others
 
 
@@ -86,8 +87,8 @@ def plan(
         named[node] = name
         if node.target in SAME_SCALE and node.args[0] in named:
             groups[name] = root(named[node.args[0]])
-        elif node.target in JOINING:
-            for source in node.args[0]:
+        elif node.target in JOINING | CHOOSING:
+            for source in node.args[0] if node.target in JOINING else node.args:
                 if source in named and not _fixed(points, root(named[source])):
                     groups[root(named[source])] = name
         float_scores = node in floating and all(map(answers_here, node.users))

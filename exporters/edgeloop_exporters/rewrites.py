@@ -200,6 +200,17 @@ def vector_norms(module: fx.GraphModule) -> None:
         graph.erase_node(node)
 
 
+def unbound(module: fx.GraphModule) -> None:
+    """Each part of an unbind as a choice of its own: a reader whose layout TFLite's converter sees."""
+    graph = module.graph
+    for node in [n for n in graph.nodes if n.target is aten.unbind.int]:
+        for part in list(node.users):
+            if part.target is operator.getitem:
+                axis = node.args[1] if len(node.args) > 1 else 0
+                part.target, part.args = aten.select.int, (node.args[0], axis, part.args[1])
+    graph.eliminate_dead_code()
+
+
 def is_normalized(node: fx.Node) -> bool:
     """x divided by its own 2-norm, which TFLite's converter makes one operation of."""
     if node.target is not aten.div.Tensor or not isinstance(node.args[1], fx.Node):

@@ -127,6 +127,11 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         nn.SiLU(), conv(),
     ),
     "slopes": lambda: network(Slopes(1.2), nn.PReLU(16)),
+    "choices": lambda: network(  # of two tensors, of places, and turned ones: TFLite's kernels have one scale for all of them
+        conv(), Do(lambda x: torch.maximum(x, x.flip(1))), conv(), Do(lambda x: torch.minimum(x, x.flip(2, 3) * 2)), conv(),
+        Do(lambda x: x * torch.sigmoid(x.amax(1, keepdim=True) - x.amin(1, keepdim=True))), conv(),
+        Do(lambda x: torch.maximum(x, torch.stack(x.unbind(1)[::-1], 1))), conv(),
+    ),
     "norms": lambda: network(
         Do(lambda x: F.normalize(x, dim=1)), nn.utils.parametrizations.weight_norm(conv()), nn.ReLU(), ChannelsFirstNorm(),
         ConvNeXtBlock(16), ConvNeXtBlock(16), ChannelsFirstNorm(), nn.BatchNorm2d(16),
@@ -142,7 +147,7 @@ def folded(net: nn.Module, x: np.ndarray) -> fx.GraphModule:
     return graph
 
 
-@pytest.mark.parametrize("name", cases(NETWORKS, set(NETWORKS) - {"sizes", "norms", "a constant in front", "slopes"}))
+@pytest.mark.parametrize("name", cases(NETWORKS, set(NETWORKS) - {"sizes", "norms", "a constant in front", "slopes", "pieces"}))
 def test_float_and_integer_files_answer_as_torch_does(name: str, tmp_path: Path) -> None:
     x = samples()
     net = NETWORKS[name]()
