@@ -200,17 +200,6 @@ def vector_norms(module: fx.GraphModule) -> None:
         graph.erase_node(node)
 
 
-def unbound(module: fx.GraphModule) -> None:
-    """Each part of an unbind as a choice of its own: a reader whose layout TFLite's converter sees."""
-    graph = module.graph
-    for node in [n for n in graph.nodes if n.target is aten.unbind.int]:
-        for part in list(node.users):
-            if part.target is operator.getitem:
-                axis = node.args[1] if len(node.args) > 1 else 0
-                part.target, part.args = aten.select.int, (node.args[0], axis, part.args[1])
-    graph.eliminate_dead_code()
-
-
 def is_normalized(node: fx.Node) -> bool:
     """x divided by its own 2-norm, which TFLite's converter makes one operation of."""
     if node.target is not aten.div.Tensor or not isinstance(node.args[1], fx.Node):
@@ -236,25 +225,6 @@ def trailing_softmax(module: fx.GraphModule) -> None:
     output.replace_input_with(last, scores)
     module.graph.erase_node(last)
     module.recompile()
-
-
-def broadcasts(module: fx.GraphModule) -> None:
-    """An expand whose readers broadcast anyway is left out: TFLite's converter cannot move it to channels last."""
-    joining = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor}
-    graph = module.graph
-    for node in list(graph.nodes):
-        if node.target not in (aten.expand.default, aten.expand_as.default) or not node.users:
-            continue
-        source = node.args[0].meta["val"]
-        whole = [u for u in node.users if u.target in joining and _others_as_large(u, node)]
-        if len(whole) == len(node.users) and source.dim() == node.meta["val"].dim():
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-
-
-def _others_as_large(user: fx.Node, node: fx.Node) -> bool:
-    others = [a for a in user.args[:2] if isinstance(a, fx.Node) and a is not node]
-    return len(others) == 1 and "val" in others[0].meta and others[0].meta["val"].shape == node.meta["val"].shape
 
 
 def call(graph: fx.Graph, like: fx.Node, target: Any, args: tuple[Any, ...], value: Any) -> fx.Node:

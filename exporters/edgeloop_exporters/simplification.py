@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import fx
 
-from edgeloop_exporters import activations, resizing, rewrites, slices, token_rewrites
+from edgeloop_exporters import activations, copies, resizing, rewrites, slices, token_rewrites
 from edgeloop_exporters.graph import aten
 
 REWRITES = (
     token_rewrites.narrow_tokens, token_rewrites.tables_of_one_hots, rewrites.constants, token_rewrites.rows_of_constants,
     rewrites.alphas, rewrites.log_sigmoids, rewrites.nothing_done, rewrites.reductions_of_one, rewrites.largest_of_all_places,
-    rewrites.vector_norms, rewrites.unbound, rewrites.long_reflections, rewrites.broadcasts, resizing.uneven_nearest,
+    rewrites.vector_norms, copies.unbound, copies.repeated, rewrites.long_reflections, copies.broadcasts, resizing.uneven_nearest,
     resizing.uneven_average_pools, activations.by_straight_pieces, activations.slopes, activations.gelus, slices.parts_of_joined,
 )  # fmt: skip
 

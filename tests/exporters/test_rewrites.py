@@ -132,6 +132,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         Do(lambda x: x * torch.sigmoid(x.amax(1, keepdim=True) - x.amin(1, keepdim=True))), conv(),
         Do(lambda x: torch.maximum(x, torch.stack(x.unbind(1)[::-1], 1))), conv(),
     ),
+    "copies": lambda: network(
+        Do(lambda x: x[:, :8].repeat(1, 2, 1, 1)), conv(), Do(lambda x: x + x.mean((2, 3), keepdim=True).tile(1, 1, 16, 16)), conv(),
+        Do(lambda x: x[:, :1, :, :1].repeat(1, 16, 1, 16)), conv(), Do(lambda x: x[:, :, :1].expand(-1, -1, 16, -1)), conv(),
+    ),
     "norms": lambda: network(
         Do(lambda x: F.normalize(x, dim=1)), nn.utils.parametrizations.weight_norm(conv()), nn.ReLU(), ChannelsFirstNorm(),
         ConvNeXtBlock(16), ConvNeXtBlock(16), ChannelsFirstNorm(), nn.BatchNorm2d(16),
