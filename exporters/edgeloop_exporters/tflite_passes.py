@@ -186,7 +186,7 @@ def constants_of_four_axes(module: fx.GraphModule) -> None:
     for node in [n for n in module.graph.nodes if n.op == "get_attr"]:
         constant, below = tensor_of(module, node), _readers(node)
         if constant is not None and constant.dim() < 4 and below and all(map(_makes_picture, below)):
-            name = f"{str(node.target).replace('.', '_')}_of_four_axes"
+            name = f"{node.name}_of_four_axes"
             module.register_buffer(name, constant.detach().reshape(*[1] * (4 - constant.dim()), *constant.shape))
             node.target = name
     module.recompile()

@@ -24,6 +24,7 @@ from edgeloop_exporters.resizing import output_paddings
 from edgeloop_exporters.rewrites import trailing_softmax
 from edgeloop_exporters.simplification import simplify
 from matrix import cases
+from rounded import round_to_integers
 
 NORMALIZATION = InputNormalization("uint8", (100.0,), (40.0,))
 SHAPE = (16, 16, 3)
@@ -161,13 +162,7 @@ def test_float_and_integer_files_answer_as_torch_does(name: str, tmp_path: Path)
         assert np.abs(graph(normal).numpy() - net(normal).numpy()).max() < 1e-4, "the graph is the network"
     for runtime in ("onnx", "tflite"):
         check_file(convert.written(runtime, graph, NORMALIZATION, SHAPE, False), runtime, graph, NORMALIZATION, x, quantized=False)
-    quantization.insert(graph, quantization.plan(graph, NORMALIZATION.input_qparams))
-    quantization.set_mode(graph, "observe", "off")
-    with torch.no_grad():
-        graph(normal)
-    quantization.choose_ranges(graph)
-    quantization.set_mode(graph, "quantize", "quantize")
-    quantization.settle(graph)
+    round_to_integers(graph, NORMALIZATION, normal)
     with torch.no_grad():
         reference = graph(normal).numpy()
     scale, zero_point = quantization.output_qparams(graph)[0] or (0.0, 0)

@@ -18,6 +18,12 @@ def rounded(net: nn.Module, normalization: InputNormalization, samples: np.ndarr
     graph = trace(net.eval(), normal)
     simplify(graph)
     fold_batchnorm(graph)
+    round_to_integers(graph, normalization, normal)
+    return graph
+
+
+def round_to_integers(graph: fx.GraphModule, normalization: InputNormalization, normal: torch.Tensor) -> None:
+    """Of a simplified graph, in place. `normal`: normalized samples, which the ranges come from."""
     quantization.insert(graph, quantization.plan(graph, normalization.input_qparams))
     quantization.set_mode(graph, "observe", "off")
     with torch.no_grad():
@@ -25,4 +31,3 @@ def rounded(net: nn.Module, normalization: InputNormalization, samples: np.ndarr
     quantization.choose_ranges(graph)
     quantization.set_mode(graph, "quantize", "quantize")
     quantization.settle(graph)
-    return graph

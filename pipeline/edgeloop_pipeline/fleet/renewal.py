@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import click
-from tuf.api.metadata import Metadata, Root
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Root, Targets
 
-from edgeloop_contract.errors import NetworkError
+from edgeloop_contract.errors import DataError, NetworkError
 from edgeloop_contract.hub_messages import MetadataUpload
 from edgeloop_pipeline.fleet import release, tuf_keys
 from edgeloop_pipeline.fleet.hub_client import HubClient
@@ -37,9 +38,26 @@ def finished(keys: tuf_keys.Keys, hub: HubClient) -> list[str]:
     if there is None or there.version >= here.signed.version:
         return []
     changed = [role for role in tuf_keys.ROLES if there.roles[role].keyids != here.signed.roles[role].keyids]
-    body = tuf_keys.targets_by_new_key(keys).decode() if "targets" in changed else ""
+    body = _targets_by_new_key(keys).decode() if "targets" in changed else ""
     hub.publish(MetadataUpload(tuf_keys.roots_to_send(keys, signed.roots, here.to_bytes()), body))
     return ["online" if role in tuf_keys.ONLINE else role for role in changed]
+
+
+def _targets_by_new_key(keys: tuf_keys.Keys) -> bytes:
+    """The targets that were signed last with this folder of keys, by the newest key: signed now where that was cut off.
+
+    Raises DataError where the folder does not know them.
+    """
+    path, last = keys.folder / "trusted.json", tuf_keys.last_targets(keys)
+    if last is None:
+        raise DataError(f"{path}: cannot be read, and the hub does not know the new key yet; bring the file back")
+    try:
+        found: Metadata[Targets] = Metadata.from_bytes(path.read_bytes())
+        keys.root.signed.verify_delegate("targets", found.signed_bytes, found.signatures)
+    except RepositoryError:
+        last.version, last.expires = last.version + 1, tuf_keys.expiry(tuf_keys.TARGETS_DAYS)
+        return tuf_keys.signed_targets(keys, last)
+    return found.to_bytes()
 
 
 def root(keys: tuf_keys.Keys, hub: HubClient) -> str:

@@ -210,23 +210,6 @@ def hub_targets(keys: Keys, metadata: str) -> Targets:
     return found.signed
 
 
-def targets_by_new_key(keys: Keys) -> bytes:
-    """The targets that were signed last with this folder of keys, by the newest key: signed now where that was cut off.
-
-    Raises DataError where the folder does not know them.
-    """
-    path, last = keys.folder / "trusted.json", last_targets(keys)
-    if last is None:
-        raise DataError(f"{path}: cannot be read, and the hub does not know the new key yet; bring the file back")
-    try:
-        found: Metadata[Targets] = Metadata.from_bytes(path.read_bytes())
-        keys.root.signed.verify_delegate("targets", found.signed_bytes, found.signatures)
-    except RepositoryError:
-        last.version, last.expires = last.version + 1, expiry(TARGETS_DAYS)
-        return signed_targets(keys, last)
-    return found.to_bytes()
-
-
 def roots_to_send(keys: Keys, hub_roots: list[str], new: bytes) -> list[str]:
     """The new root, after the one before it where the hub does not have that: it was away when it was made, or restored since.
 
