@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from edgeloop_contract.boxes import POSES, Distances, Final, Pose, Priors, Rows, find_boxes, outputs_of, places_of
+from edgeloop_contract.boxes import Distances, Final, Pose, Priors, Rows, find_boxes, outputs_of, places_of
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import Detection, Manifest
 from edgeloop_contract.tasks import Instances, Keypoints
@@ -22,7 +22,7 @@ def detection_problems(manifest: Manifest, task: Detection) -> Iterator[str]:
     if manifest.probe:
         return
     layout, wanted = task.decode, outputs_of(task.decode)
-    if isinstance(layout, POSES):
+    if isinstance(layout, Pose):
         yield from _poses(manifest, task, layout)
         return
     if isinstance(task, Instances):

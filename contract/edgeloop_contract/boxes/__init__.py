@@ -6,7 +6,6 @@ A box is (x1, y1, x2, y2): left, top, right and bottom edge in pixels, where the
 from edgeloop_contract.boxes.decoding import Found, find_boxes, places_of
 from edgeloop_contract.boxes.layouts import (
     MAX_POINTS,
-    POSES,
     AnchorLevel,
     Distances,
     Final,
@@ -27,7 +26,7 @@ from edgeloop_contract.boxes.similarity import POINT_VALUES, VALUES, sigmas_of, 
 from edgeloop_contract.boxes.suppression import iou_matrix, suppress
 
 __all__ = [
-    "MAX_POINTS", "POINT_VALUES", "POSES", "VALUES", "AnchorLevel", "Distances", "Final", "Found", "Grid", "Heatmap", "Layout",
+    "MAX_POINTS", "POINT_VALUES", "VALUES", "AnchorLevel", "Distances", "Final", "Found", "Grid", "Heatmap", "Layout",
     "Placement", "PointAxes", "PointMaps", "PointRows", "Pose", "Priors", "Rows", "find_boxes", "find_points", "has_points",
     "iou_matrix", "outputs_of", "placement", "places_of", "sigmas_of", "similarity", "suppress",
 ]  # fmt: skip

@@ -10,7 +10,6 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes.grids import cells_of_anchors, cells_of_grids
 from edgeloop_contract.boxes.layouts import (
-    POSES,
     Boxed,
     Distances,
     Final,
@@ -82,7 +81,7 @@ def find_boxes(
     `score_threshold` and without area are left out, and of boxes of one label that overlap by more than `iou_threshold` the best
     one stays; at most `most` are given. Raises DataError where an output is missing or does not fit the layout.
     """
-    if isinstance(layout, POSES):
+    if isinstance(layout, Pose):
         return _posed(layout, NamedOutputs(outputs), height, width, score_threshold, most)
     boxes, found = _decoded(layout, NamedOutputs(outputs), height, width, score_threshold)
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))

@@ -8,7 +8,7 @@ from edgeloop_contract.settings import NonNegativeFloat, PositiveFloat, Positive
 from edgeloop_contract.tensors import Part
 
 __all__ = [
-    "MAX_POINTS", "POSES", "AnchorLevel", "Boxed", "Distances", "Final", "Grid", "Heatmap", "Layout", "PointAxes", "PointMaps",
+    "MAX_POINTS", "AnchorLevel", "Boxed", "Distances", "Final", "Grid", "Heatmap", "Layout", "PointAxes", "PointMaps",
     "PointRows", "Pose", "Priors", "Rows",
 ]  # fmt: skip
 
@@ -181,6 +181,5 @@ class PointAxes(_Layout, frozen=True, kw_only=True, tag="point_axes"):
 
 
 Pose = PointRows | PointMaps | PointAxes
-POSES = (PointRows, PointMaps, PointAxes)
 Boxed = Distances | Rows | Grid | Final | Priors | Heatmap
-Layout = Boxed | PointRows | PointMaps | PointAxes
+Layout = Boxed | Pose

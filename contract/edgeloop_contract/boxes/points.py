@@ -4,7 +4,7 @@ import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes.grids import cells_of_grids
-from edgeloop_contract.boxes.layouts import Distances, Final, PointAxes, PointMaps, PointRows, Rows
+from edgeloop_contract.boxes.layouts import Distances, Final, Pose, Rows
 from edgeloop_contract.errors import DataError
 
 __all__ = ["find_points", "has_points"]
@@ -14,7 +14,7 @@ def has_points(layout: object, points: int) -> bool:
     """Whether boxes of this layout can have so many points."""
     if isinstance(layout, Distances):
         return True
-    return isinstance(layout, Rows | Final | PointRows | PointMaps | PointAxes) and layout.points == points
+    return isinstance(layout, Rows | Final | Pose) and layout.points == points
 
 
 def find_points(layout: Distances | Rows | Final, values: Array, rows: Array, height: int, width: int) -> Array:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from edgeloop_contract.boxes import POSES, Distances, Final, Grid, Heatmap, Layout, Priors, Rows
+from edgeloop_contract.boxes import Distances, Final, Grid, Heatmap, Layout, Pose, Priors, Rows
 from edgeloop_contract.errors import UsageError
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.poses import USUAL_NAMES, USUAL_SUBJECTS, pose_of
@@ -72,7 +72,7 @@ def point_names(layout: Layout, model: ModelFile, given: Sequence[str]) -> tuple
 
     Raises UsageError where another number of them is given.
     """
-    count = layout.points if isinstance(layout, (Rows, Final, *POSES)) else 0
+    count = layout.points if isinstance(layout, Rows | Final | Pose) else 0
     if given and len(given) != count:
         raise UsageError(f"--points: {len(given)} names, and boxes of this layout have {count} points; give as many")
     if given or not count:
@@ -87,7 +87,7 @@ def point_names(layout: Layout, model: ModelFile, given: Sequence[str]) -> tuple
 
 def subjects_of(layout: Layout) -> list[str]:
     """The usual label of poses with so many points; [] of boxes, and where none is usual."""
-    return [USUAL_SUBJECTS[layout.points]] if isinstance(layout, POSES) and layout.points in USUAL_SUBJECTS else []
+    return [USUAL_SUBJECTS[layout.points]] if isinstance(layout, Pose) and layout.points in USUAL_SUBJECTS else []
 
 
 def labels_of(layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -98,7 +98,7 @@ def labels_of(layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> int | No
         return None if shape is None or len(shape) < 2 else shape[-1] if channels == "last" else shape[0]
 
     taken = 0
-    if isinstance(layout, POSES):
+    if isinstance(layout, Pose):
         return 1
     if isinstance(layout, Rows):
         taken = SIDES + layout.objectness + layout.points * layout.point_values + layout.coefficients

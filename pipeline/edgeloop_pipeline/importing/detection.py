@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgeloop_contract.boxes import POSES, outputs_of
+from edgeloop_contract.boxes import Pose, outputs_of
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.tasks import Detection, Instances
 from edgeloop_exporters.joined_outputs import with_joined_outputs
@@ -52,9 +52,9 @@ def is_pose(
     if len(picture) != 2 or request.outputs or not may_detect(request):
         return False
     if request.boxes is not None:
-        return isinstance(request.boxes.decode, POSES)
+        return isinstance(request.boxes.decode, Pose)
     known = _known(model, shapes, request, picture)
-    return known is not None and isinstance(known.layout, POSES)
+    return known is not None and isinstance(known.layout, Pose)
 
 
 def _known(
@@ -62,7 +62,7 @@ def _known(
 ) -> Detector | None:  # fmt: skip
     """What the outputs are by themselves. Several labels are of pixels, and not of what is only likely a pose."""
     known = detector_of(model, shapes, picture[0], picture[1])
-    likely = known is not None and isinstance(known.layout, POSES) and not known.sure
+    likely = known is not None and isinstance(known.layout, Pose) and not known.sure
     return None if likely and len(request.labels) > 1 else known
 
 
@@ -86,7 +86,7 @@ def found(
             raise UsageError(f"{request.model}: its outputs are no boxes that are known here; {why}")
         return False
     given = request.boxes
-    if isinstance(detector.layout, POSES) and len(model.outputs) > 1:
+    if isinstance(detector.layout, Pose) and len(model.outputs) > 1:
         answer.outputs = outputs_of(detector.layout)
     names, whose = point_names(detector.layout, model, request.points)
     answer.boxes = (
