@@ -18,6 +18,7 @@ from edgeloop_hub.storage.schema import ADDED, ADDED_INDEXES, metadata
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 ORDER_LOCK = 0xED6E  # PostgreSQL's advisory lock for what must happen one after the other
+AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)  # internal: such as read only, while it changes over
 BUSY_SECONDS = 20
 CONNECT_SECONDS, GONE_SECONDS, POOL_SECONDS = 5, 15, 10  # of PostgreSQL: to connect, without a sign of it, for a free connection
 IDLE_SECONDS = 5  # of a pooled connection, after which the server may be another one
@@ -130,12 +131,7 @@ def _translated() -> Iterator[None]:
     """A database that is away, full or held too long by another is said as such; a wrong statement is a mistake of ours."""
     try:
         yield
-    except (
-        OperationalError,
-        InterfaceError,
-        InternalError,
-        PoolTimeout,
-    ) as error:  # internal: such as read only, while it changes over
+    except AWAY as error:
         raise StorageError(f"database: {str(error).splitlines()[0]}; make room, see that it runs, or try again") from error
 
 
