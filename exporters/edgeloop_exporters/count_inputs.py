@@ -7,7 +7,7 @@ from edgeloop_exporters.model_files.onnx_file import parse_onnx
 
 __all__ = ["COUNTS", "with_float_input"]
 
-COUNTS = ("uint8", "int8", "uint16", "int16", "int32")  # every count of a sensor is a float32 too
+COUNTS = ("uint8", "int8", "uint16", "int16", "int32")  # counts of a sensor: up to 2²⁴ each is a float32 too
 
 
 def with_float_input(content: bytes, name: str, where: str) -> bytes:

@@ -24,7 +24,7 @@ from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training.scoring import evaluation_batch, scores_of
 
 MAX_SAMPLES, MIN_SAMPLES = 256, 8
-PATIENCE = 10
+PATIENCE = 10  # times the time that was given
 MEAN_SAMPLES = 16  # samples that give a layer's mean error when it alone is rounded
 OUTLIER = 8.0  # a channel's peak relative to the median channel's
 SATURATED = 0.01  # share of the values outside their range
