@@ -15,6 +15,9 @@ from edgeloop_contract.tasks import Instances
 __all__ = ["coefficients_of", "grid_masks", "mask_overlap", "masks_in_picture", "prototypes_of", "run_lengths_at"]
 
 ROWS_AT_ONCE = 256  # of a mask in the picture: memory is bounded
+MOST_PIXELS = (
+    32_000_000  # of all masks of a picture; where boxes have more, every second one is looked at, or every third: so is time
+)
 
 
 def prototypes_of(task: Instances, outputs: Mapping[str, Array]) -> Array:
@@ -47,22 +50,24 @@ def masks_in_picture(
     """Each box's mask, one after the other: the pixels (h, w) bool of the picture that it covers, and where they begin: top, left.
 
     `boxes` (n, 4): in pixels of the picture. Logits are interpolated between the middles of cells, as far as the picture goes in
-    the sample, and above 0 a pixel belongs to the thing. `height`, `width`: of the sample.
+    the sample, and above 0 a pixel belongs to the thing. Above MOST_PIXELS in all boxes, masks are coarser. `height`, `width`: of the sample.
     """
     prototypes = prototypes_of(task, outputs)
     cells = prototypes.shape[1:]
     rows = _sampled(place.height, place.y_scale, place.top, height, cells[0])
     columns = _sampled(place.width, place.x_scale, place.left, width, cells[1])
-    for weights, box in zip(coefficients_of(task, outputs, found), boxes, strict=True):
-        # A pixel counts where its upper left corner lies in the box.
-        left, top, right, bottom = (int(edge) for edge in np.clip(np.ceil(box), 0, [place.width, place.height] * 2))
+    # A pixel counts where its upper left corner lies in the box.
+    edges = np.clip(np.ceil(boxes), 0, [place.width, place.height] * 2).astype(np.intp)
+    total = int((np.maximum(edges[:, 2] - edges[:, 0], 0) * np.maximum(edges[:, 3] - edges[:, 1], 0)).sum())
+    step = math.ceil(math.sqrt(max(1, total) / MOST_PIXELS))
+    for weights, (left, top, right, bottom) in zip(coefficients_of(task, outputs, found), edges.tolist(), strict=True):
         logits = np.tensordot(weights, prototypes, 1)
         mask = np.zeros((max(0, bottom - top), max(0, right - left)), bool)
-        across = [part[left:right] for part in columns]
-        for start in range(top, bottom, ROWS_AT_ONCE):
-            down = [part[start : min(start + ROWS_AT_ONCE, bottom)] for part in rows]
-            lines = _between(logits, down, 0)
-            mask[start - top : start - top + len(lines)] = _between(lines, across, 1) > 0
+        across = [part[left:right:step] for part in columns]
+        for start in range(top, bottom, ROWS_AT_ONCE * step):
+            end = min(start + ROWS_AT_ONCE * step, bottom)
+            inside = _between(_between(logits, [part[start:end:step] for part in rows], 0), across, 1) > 0
+            mask[start - top : end - top] = inside.repeat(step, 0).repeat(step, 1)[: end - start, : right - left]
         yield mask, top, left
 
 

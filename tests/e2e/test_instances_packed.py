@@ -18,6 +18,7 @@ import edgeloop
 from commands import edgeloop_here, sentence
 from constant_models import answering
 from edgeloop_agent.updates import canary
+from edgeloop_contract import instances
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.tasks import Instances
 from serving import eventually, serving
@@ -112,6 +113,18 @@ def test_masks_in_pixels_of_the_picture(name: str, tmp_path: Path) -> None:
         np.asarray(edgeloop.draw(np.zeros((HEIGHT, WIDTH, 3), np.uint8), answer))[answer.boxes[0].mask.pixels()].any(-1).mean()
         > 0.9
     )
+
+
+def test_more_pixels_than_there_is_time_for_make_coarser_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = edgeloop.open(packed(tmp_path, columns(), True, SEGMENT))
+    fine = model(np.full((HEIGHT, WIDTH, 3), 110, np.uint8)).boxes
+    monkeypatch.setattr(instances, "MOST_PIXELS", 1000)
+    coarse = model(np.full((HEIGHT, WIDTH, 3), 110, np.uint8)).boxes
+    assert fine is not None and coarse is not None and [b.box for b in fine] == [b.box for b in coarse]
+    for a, b in zip(fine, coarse, strict=True):
+        assert a.mask is not None and b.mask is not None and a.mask.size == b.mask.size and a.mask != b.mask
+        ours, theirs = a.mask.pixels(), b.mask.pixels()
+        assert (ours & theirs).sum() > 0.85 * (ours | theirs).sum()
 
 
 def test_through_the_agent(tmp_path: Path) -> None:
