@@ -50,7 +50,8 @@ def masks_in_picture(
     """Each box's mask, one after the other: the pixels (h, w) bool of the picture that it covers, and where they begin: top, left.
 
     `boxes` (n, 4): in pixels of the picture. Logits are interpolated between the middles of cells, as far as the picture goes in
-    the sample, and above 0 a pixel belongs to the thing. Above MOST_PIXELS in all boxes, masks are coarser. `height`, `width`: of the sample.
+    the sample, and above 0 a pixel belongs to the thing. Above MOST_PIXELS in all boxes, masks are coarser. `height`, `width`: of
+    the sample.
     """
     prototypes = prototypes_of(task, outputs)
     cells = prototypes.shape[1:]
