@@ -141,8 +141,11 @@ def compared(name: str, model: Path, pictures: Path, out: Path, said: tuple[str,
     for label, value in own.items():
         met = value >= kept[best] - 2 / len(splits.test)
         target = f"not below quantize_static ({shown}), {len(splits.test)} samples"
-        ratio = round(value / max(kept[best], 1e-9), 3)
+        ratio = round(value / kept[best], 3) if kept[best] > 0 else None
         yield Row(f"{name}: {metric}, {label}", round(value, 4), "", round(kept[best], 4), ratio, target, met)
+    if verified.get("moved") is not None:
+        title = f"{name}: {metric} of the float network with itself where each value of a picture moves by one at most"
+        yield Row(title, round(verified["moved"]["value"], 4), "", None, None, "")
     ours = out.parent / "runs" / out.name / "onnx-int8.onnx"
     others = {**{f"quantize_static {label}": path for label, path in small.items()}, "the float file": source}
     times = by_turns([session(path) for path in (ours, *others.values())], [splits.test.values[:1], *[fed[1][:1]] * len(others)])

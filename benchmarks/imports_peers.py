@@ -53,7 +53,7 @@ def others_kept(name: str, project: Any, out: Path, fed: list[Any], own: dict[st
             why = " ".join(str(error).split())[:120]
             yield Row(f"{name}: {ours} beside {label}", None, "", None, None, f"{label} not run: {type(error).__name__}: {why}")
             continue
-        ratio, met = round(own[ours] / max(kept, 1e-9), 3), own[ours] >= kept - 2 / len(splits.test)
+        ratio, met = round(own[ours] / kept, 3) if kept > 0 else None, own[ours] >= kept - 2 / len(splits.test)
         yield Row(f"{name}: {ours} beside {label}", round(own[ours], 4), "", round(kept, 4), ratio, "not below", met)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeloop_exporters.range_observers import Following
-from edgeloop_exporters.ranges import LEVELS, Method, clipped
+from edgeloop_exporters.ranges import LEVELS, Method, clipped, spread
 
 __all__ = ["SEEN_A_BATCH", "WEIGHT_MAX", "ActivationQuantizer", "Mode", "Rescaled", "WeightQuantizer", "is_symmetric"]
 
@@ -89,8 +89,7 @@ class ActivationQuantizer(nn.Module):
             x = x.permute(0, 2, 3, 1)  # as it lies in memory: a copy in another order takes longer than the layer itself
         rows = x.flatten(1) if x.dim() > 1 else x.reshape(1, -1)
         lows, highs = rows.aminmax(dim=1)
-        some = rows.flatten()
-        some = some[:: max(1, some.numel() // self.kept_a_batch)].clone()
+        some = spread(rows.flatten(), self.kept_a_batch).clone()
         if math.isfinite(self.least) or math.isfinite(self.greatest):
             lows, highs, some = (values.clamp(self.least, self.greatest) for values in (lows, highs, some))
         self.extremes += list(zip(lows.tolist(), highs.tolist(), strict=True))

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["LEVELS", "Method", "clipped"]
+__all__ = ["LEVELS", "Method", "clipped", "spread"]
 
 Method = Literal["minmax", "percentile", "mse", "entropy"]
 LEVELS = 255
 HALF = 127  # levels on each side of zero
 SHRINKS = torch.linspace(1.0, 0.1, 46)
 BINS = 2048
-SEARCHED = (
-    65_536  # values, evenly spread, that each of some ninety ranges is tried on; of all would take minutes for large pictures
-)
+# Values, evenly spread, that each of some ninety ranges is tried on; all of them would take minutes for large pictures.
+SEARCHED = 131_072
+
+
+def spread(values: Tensor, most: int) -> Tensor:
+    """About `most` of the values (1-D), evenly spread: a view.
+
+    The step has no factor in common with their number. Channels lie side by side, and a step of 48 over 24 channels would see
+    one of them.
+    """
+    step = max(1, len(values) // most)
+    while math.gcd(step, len(values)) > 1:
+        step += 1
+    return values[::step]
 
 
 def clipped(values: Tensor, method: Method, percentile: float, symmetric: bool = False) -> tuple[float, float]:
@@ -37,7 +49,7 @@ def clipped(values: Tensor, method: Method, percentile: float, symmetric: bool =
         last = len(ordered) - 1
         return float(ordered[round(tail * last)]), float(ordered[round((1 - tail) * last)])
     cost = _squared_error if method == "mse" else _divergence
-    values = values[:: max(1, len(values) // SEARCHED)]
+    values = spread(values, SEARCHED)
     # One side after the other, the longer tail first: rarely are both too long.
     sides = (False, True) if abs(low) > abs(high) else (True, False)
     for upper in sides:
@@ -55,7 +67,7 @@ def _peak(sizes: Tensor, method: Method, percentile: float) -> float:
     if method == "percentile":
         return float(sizes.sort().values[round(percentile / 100.0 * (len(sizes) - 1))])
 
-    sizes = sizes[:: max(1, len(sizes) // SEARCHED)]
+    sizes = spread(sizes, SEARCHED)
     above = sizes[sizes > 0]  # zero is exact in every range, and half of what a relu makes: it would hide the others
 
     def cost(peak: float) -> float:

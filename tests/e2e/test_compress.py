@@ -88,6 +88,8 @@ def test_a_file_and_a_folder_become_a_verified_pair_and_a_bundle(pictures: Path,
     stages = {stage["name"]: stage["metrics"] for stage in found["stages"]}
     assert stages["verify"]["metric"] == "agreement" and set(stages["verify"]["variants"]) == {"onnx-int8", "tflite-int8"}
     assert min(file["accuracy"]["value"] for file in stages["verify"]["variants"].values()) >= 0.9
+    # What a picture's own rounding costs stands beside it.
+    assert stages["verify"]["moved"]["value"] >= 0.9
     assert "nobody labelled the data" in said and "please check: pictures are stretched" in said
     run = next((tmp_path / "runs" / "small").glob("*.edgeloop"))
     with Bundle.open(run) as bundle:
@@ -104,6 +106,7 @@ def test_a_file_and_a_folder_become_a_verified_pair_and_a_bundle(pictures: Path,
     report = (tmp_path / "runs" / "small" / "report.html").read_text("utf-8")
     assert (
         "What the model sees and answers" in report
+        and "where each value of these pictures moves by one at most" in report
         and "data:image/png" in report
         and "accuracy" not in report.split("<h2>Sources")[0]
     )

@@ -177,3 +177,27 @@ def test_files_that_keep_little_are_said_at_the_end(tmp_path: Path) -> None:
     worst = min(files, key=lambda name: files[name]["accuracy"]["value"])
     assert files[worst]["accuracy"]["value"] < 0.9
     assert f"please check: {worst} keeps {files[worst]['accuracy']['value']:.1%} by" in said and "--min-agreement 0.9 lets" in said
+
+
+@pytest.mark.long
+def test_an_original_that_is_undecided_about_the_pictures_is_said(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    (tmp_path / "pictures").mkdir()
+    for number in range(40):
+        picture = rng.integers(100, 140, (16, 16, 1)).repeat(3, 2)
+        picture[0, 0, number % 2] += 2  # all that decides
+        Image.fromarray(picture.astype(np.uint8)).save(tmp_path / "pictures" / f"{number:02}.png")
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["image"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["scores"]),
+    ]
+    model = onnx_file(
+        nodes, [("image", F, ["batch", 3, 16, 16])], [("scores", F, ["batch", 2])], w=np.eye(3, 2, dtype=np.float32) * 1000
+    )
+    (tmp_path / "net.onnx").write_bytes(model)
+    found, said = compressed(
+        tmp_path / "net.onnx", tmp_path / "pictures", tmp_path / "small", "--labels", "more,less", "--normalize", "unit"
+    )
+    moved = next(stage for stage in found["stages"] if stage["name"] == "verify")["metrics"]["moved"]["value"]
+    assert moved < 0.9 and f"the original itself keeps {moved:.1%} where each value" in said

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from edgeloop_exporters import equalization, kernels, quantization
-from edgeloop_exporters.quantizers import WeightQuantizer
+from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
 from edgeloop_pipeline.data.normalization import input_normalization
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 from edgeloop_pipeline.networks import saved_network
@@ -231,7 +231,7 @@ def test_training_into_integers_where_tensors_differ_by_orders(tmp_path: Path) -
     repair.settings, repair.seed, repair.task = Quantize(batch=16), 0, task_for(splits)
     repair.inputs = SimpleNamespace(project=SimpleNamespace(augment=None), log=lambda _: None, watch=unwatched)  # type: ignore[assignment]
     repair.plain = scores_of(saved.network, saved.normalization, splits.validation)
-    options = Options(method="percentile", percentile=99.0)
+    options = Options(method="percentile", percentile=97.0)
     calibrated = repair._calibrated(options)
     before = {name: value.clone() for name, value in calibrated.graph.module.state_dict().items()}
     assert repair._fitted(calibrated.graph, True, tmp_path).sqnr_db > calibrated.sqnr_db + 1
@@ -266,3 +266,20 @@ def test_explaining_a_slow_network_takes_little_more_than_its_time() -> None:
     """A layout detector of 170 layers took 2 seconds a layer, where 2 seconds were allowed for all of them."""
     assert diagnosis._samples_in(2.0, 0.001) == 256 and diagnosis._samples_in(2.0, 0.1) == 20
     assert diagnosis._samples_in(2.0, 2.0) == 8 and diagnosis._samples_in(2.0, 60.0) == 1
+
+
+@pytest.mark.parametrize("channels", (1, 3, 16, 24, 48))
+def test_calibration_sees_every_channel_of_a_large_tensor(channels: int) -> None:
+    """In memory channels lie side by side: a step that their number divides would see a few of them only."""
+    x = (
+        torch.arange(float(channels))
+        .reshape(1, channels, 1, 1)
+        .expand(2, channels, 160, 160)
+        .contiguous(memory_format=torch.channels_last)
+    )
+    for most in (1000, 2000, 16_384):
+        seen = ActivationQuantizer()
+        seen.mode, seen.kept_a_batch = "observe", most
+        seen(x)
+        counts = torch.bincount(torch.cat(seen.seen).long(), minlength=channels)
+        assert counts.min() >= 0.8 * counts.max() and counts.sum() <= 2 * most + channels

@@ -12,6 +12,7 @@ from edgeloop_pipeline.results.read import result_of
 
 __all__ = ["closing_words"]
 
+UNSTEADY = 0.98  # of its own answers: an original that keeps less where its input moves by one is undecided about these data
 FAITHFUL = 0.9  # of the float file's measure: where int8 keeps less, that is said at the end
 
 
@@ -42,8 +43,17 @@ def _lost(verified: VerifyResult) -> list[str]:
     name = min(kept, key=lambda n: kept[n])
     return [
         f"{name} keeps {kept[name]:.1%} by {verified.metric}; --min-agreement {FAITHFUL:g} lets layers stay in float, or trains."
-        " The report shows what the model sees and answers: check that first"
+        " The report shows what the model sees and answers: check that first",
+        *_undecided(verified),
     ]
+
+
+def _undecided(verified: VerifyResult) -> list[str]:
+    """What the original loses by itself: data that it is undecided about make any int8 file look worse."""
+    if verified.moved is None or verified.moved.value >= UNSTEADY * verified.float_accuracy.value:
+        return []
+    kept = f"the original itself keeps {verified.moved.value:.1%} where each value of these pictures moves by one at most"
+    return [f"{kept}: it is undecided about some of what they show; pictures of what it was made for tell more"]
 
 
 def _of_outputs(verified: VerifyResult, floor: bool) -> list[str]:

@@ -30,10 +30,10 @@ from edgeloop_pipeline.training.scoring import channels_last, evaluation_batch
 
 QUANTIZED, SYMMETRIC = "quantized", "symmetric"  # beginnings of file names: of the graph of all files, and of TensorRT's
 STATE, PLAN = "{}.safetensors", "{}.json"
-EQUALIZE_SAMPLES, MIN_SOME = 128, 8
+EQUALIZE_SAMPLES, MIN_SOME = 128, 16
 SOME_VALUES = 3_000_000  # they go through the network at once
 OBSERVED_BATCH = 64
-MOST_SEEN = 131_072  # values of one tensor that ranges are chosen by: of large samples, which come one by one, fewer each
+MOST_SEEN = 262_144  # values of one tensor that ranges are chosen by: of large samples, which come one by one, fewer each
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):

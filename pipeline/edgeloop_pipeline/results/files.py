@@ -53,7 +53,11 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerifyResult(TaskFigures, frozen=True, kw_only=True, omit_defaults=True):
-    """The result of `verify` on the test set. `stages`: each float network; `variants`: each file. `failures`: missed floors."""
+    """The result of `verify` on the test set. `stages`: each float network; `variants`: each file. `failures`: missed floors.
+
+    `moved`: what a float network keeps of the original's answers where each value of a picture moves by one at most; None where
+    people labelled the data, or where they are no pictures.
+    """
 
     float_accuracy: Estimate
     best_float: Estimate
@@ -64,6 +68,7 @@ class VerifyResult(TaskFigures, frozen=True, kw_only=True, omit_defaults=True):
     parity: Parity
     metric: str  # the name of the task's metric
     failures: list[str]
+    moved: Estimate | None = None
 
 
 class FloatCost(msgspec.Struct, frozen=True):

@@ -45,7 +45,7 @@ class Verify(Base):
         from edgeloop_pipeline.quantization import quantized_graph
         from edgeloop_pipeline.stages import floors
         from edgeloop_pipeline.tasks.registry import metric_name, task_for
-        from edgeloop_pipeline.training.scoring import scores_of, seed_everything
+        from edgeloop_pipeline.training.scoring import moved_scores, scores_of, seed_everything
 
         project, splits = inputs.project, inputs.project.splits
         seed_everything(project.recipe.head.seed)
@@ -71,6 +71,10 @@ class Verify(Base):
                 files |= {name: _against(files, scores, name, splits.test) for name in of_tensorrt}
                 for name in of_tensorrt:
                     inputs.log(f"{name}: {files[name].lost_in_words}")
+        moved = None
+        if splits.measure and splits.dtype == "uint8":  # a picture that a camera codes again changes by more
+            own = moved_scores(saved.network, saved.normalization, splits.test).numpy()
+            moved = task.estimate(own, splits.test)
         figures = task.details(next(iter(integer.values())), splits.test, on_validation)
         result = VerifyResult(
             **msgspec.structs.asdict(figures),
@@ -89,6 +93,7 @@ class Verify(Base):
             ),
             metric=metric_name(splits.task, splits.measure),
             failures=[],
+            moved=moved,
         )
         failures = _failures(project.recipe.head.target, result, measured, len(graph.plan.points))
         result = msgspec.structs.replace(result, failures=failures)

@@ -8,6 +8,7 @@ import random
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -82,4 +83,14 @@ def scores_of(
         for start in range(0, len(samples), size):
             batch = torch.from_numpy(np.asarray(samples.values[start : start + size]))
             rows.append(network(channels_last(normalization.normalize(batch).to(where))).float().cpu())
+    return torch.cat(rows)
+
+
+def moved_scores(network: nn.Module, normalization: InputNormalization, samples: Samples) -> Tensor:
+    """The float scores (N, outputs) for uint8 samples of which each value is moved by −1, 0 or 1, by lot: always the same lot."""
+    rng, rows, size = np.random.default_rng(0), [], evaluation_batch(samples.values)
+    for start in range(0, len(samples), size):
+        some = samples.of(np.arange(start, min(len(samples), start + size)))
+        moved = np.asarray(some.values, np.int16) + rng.integers(-1, 2, some.values.shape, np.int16)
+        rows.append(scores_of(network, normalization, replace(some, values=moved.clip(0, 255).astype(np.uint8))))
     return torch.cat(rows)
