@@ -24,6 +24,7 @@ from edgeloop_exporters.onnx_import.old_sets import in_newer_set
 from edgeloop_pipeline.data.datasets.recordings import ARRAYS, Recordings
 from edgeloop_pipeline.data.datasets.scanning import kind_of
 from edgeloop_pipeline.data.original_answers import Original
+from edgeloop_pipeline.data.tokenizer_files import TOKENIZER
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.importing import detection, project_files, texts
 from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, Ask, Entry, entry_of
@@ -31,6 +32,7 @@ from edgeloop_pipeline.importing.output_meaning import answer_of
 from edgeloop_pipeline.importing.request import CompressRequest, Meaning
 from edgeloop_pipeline.importing.several_inputs import has_several, takes_numbers
 from edgeloop_pipeline.importing.several_model import check_outputs, meaning_of_several, with_original_ports
+from edgeloop_pipeline.importing.texts_beside import with_texts
 from edgeloop_pipeline.importing.torch_models import is_torch, with_onnx_file
 from edgeloop_pipeline.networks.imported import open_import
 from edgeloop_pipeline.recipe import recipe as recipes
@@ -90,15 +92,21 @@ def _understood(request: CompressRequest, ask: Ask, scratch: Path) -> tuple[Comp
     content, original, tokens = content_of(request.model), model, None
     if request.outputs and model.runtime == "onnx":
         model, content = _of_outputs(model, content, request.outputs, path)
+    if request.constants:
+        model, content = _with_constants(model, content, request, path)
     numbers = takes_numbers(model, request)
     if request.tokenizer is None and not numbers and texts.takes_only_tokens(model):
         request = replace(request, tokenizer=texts.tokenizer_beside(request.model))
-    if request.tokenizer is not None and model.runtime == "onnx":
+    beside = not texts.takes_only_tokens(model)
+    if beside and (request.tokenizer is not None or request.tokenizers):
+        model, request = with_texts(model, content, request, path)
+        content = path.read_bytes()
+        for text in request.texts.values():
+            (scratch / text.step.file).write_bytes(text.tokenizer)
+    elif (request := texts.of_the_only(request)).tokenizer is not None:
         tokens = texts.text_model(model, content, request, request.tokenizer)
         content = tokens.content
-        (scratch / texts.TOKENIZER).write_bytes(tokens.tokenizer)
-    if request.constants:
-        model, content = _with_constants(model, content, request, path)
+        (scratch / TOKENIZER).write_bytes(tokens.tokenizer)
     path.write_bytes(content)
     model = texts.described(model, path) if tokens is not None else model
     several = tokens is None and (numbers or has_several(model, request))

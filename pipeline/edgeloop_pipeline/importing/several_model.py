@@ -32,13 +32,14 @@ __all__ = ["check_outputs", "meaning_of_several", "with_original_ports"]
 def meaning_of_several(model: ModelFile, request: CompressRequest, path: Path) -> Meaning:
     """A model with several inputs, or with state: its states come last among its outputs."""
     found, opened = _opened(model, request, path)
+    _check_read(opened, request)
     states, entry = found.states, found.entry
     check_outputs(opened, request.outputs, request.model)
     shapes = {port.name: port.shape for port in opened.outputs}
     answering = without_state_outputs(model, states)
     if states and request.task is None:
         request = replace(request, task="tensors")
-    answer = answer_of(answering, shapes, request)
+    answer = answer_of(answering, shapes, replace(request, fed=found.named))
     if answer.task == "classification" and states:
         raise UsageError("--task classification: is not for a model that keeps state; leave it out")
     wanted = [*(answer.outputs or [tensor.name for tensor in answering.outputs]), *states]
@@ -103,6 +104,14 @@ def _opened(model: ModelFile, request: CompressRequest, path: Path) -> tuple[Sev
             path.write_bytes(content)
             raise error from None
         return found, opened
+
+
+def _check_read(found: Any, request: CompressRequest) -> None:
+    """Raises UsageError for an input that nothing reads: files that are written of the graph would not have it."""
+    ports = [node for node in found.network.graph.nodes if node.op == "placeholder"]
+    if unread := next((port.name for port, node in zip(found.inputs, ports, strict=True) if not node.users), ""):
+        remedy = "export the model without it" if unread in request.texts else f"make it a constant: --constant {unread}=VALUES"
+        raise UsageError(f"{request.model}: its input {unread} changes no answer; {remedy}")
 
 
 def check_outputs(found: Any, wanted: tuple[str, ...], path: Path) -> None:
