@@ -48,6 +48,11 @@ if TYPE_CHECKING:
 @click.option("--state", multiple=True, metavar="INPUT=OUTPUT", help="An output that is this input at the next call.")
 @click.option("--no-states", is_flag=True, help="No output comes back as an input, whatever it looks like.")
 @click.option(
+    "--label-at",
+    type=click.Choice(["last", "any", "every"]),
+    help="Of a model that keeps state, with --labels: which of a recording's answers its label is held against.",
+)
+@click.option(
     "--tokenizer",
     multiple=True,
     metavar="[INPUT=]FILE",
@@ -124,7 +129,8 @@ def compress(model: str, calibrate: Path, out: Path, runs: Path, prepare_only: b
         normalize=_normalize(given["normalize"]), bgr=given["bgr"], fit=given["fit"],
         steps=steps.pop("", []), steps_of=steps, outputs=given["outputs"], shape=sizes.pop("", ()), shape_of=sizes,
         constants={name: numbers_given(name, text) for name, text in pairs_given("--constant", given["constant"])},
-        states=dict(pairs_given("--state", given["state"])), no_states=given["no_states"], task=given["task"],
+        states=dict(pairs_given("--state", given["state"])), no_states=given["no_states"], label_at=given["label_at"],
+        task=given["task"],
         boxes=boxes_given(given["boxes"]) if given["boxes"] else None, points=labels_given(given["points"], "--points"),
         measure=given["measure"],
         min_agreement=given["min_agreement"], max_latency_us=given["max_latency_us"], max_bytes=given["max_bytes"],

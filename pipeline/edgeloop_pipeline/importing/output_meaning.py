@@ -19,7 +19,7 @@ from edgeloop_pipeline.importing.request import CompressRequest
 from edgeloop_pipeline.importing.texts import text_data
 from edgeloop_pipeline.recipe.settings import ImportedBoxes, ImportedMasks, Measure
 
-__all__ = ["Answer", "answer_of"]
+__all__ = ["Answer", "answer_of", "labels_of_data"]
 
 MAX_NAMED = 5
 MIN_EMBEDDING = 16  # values: fewer are numbers of a regression, whose cosine and power hardly change with the sample
@@ -190,6 +190,17 @@ def _classification(answer: Answer, chosen: Tensor, scores: int, request: Compre
         return
     answer.measure = "agreement"
     answer.facts.append(f"int8 is judged by {REASONS['agreement']}: nobody labelled the data")
+
+
+def labels_of_data(request: CompressRequest) -> set[str]:
+    """The labels that the data have by folder or column; none where they are not those that were said. Raises DataError."""
+    answer = Answer([], "classification", None, request.labels)
+    if request.label_column:
+        given = set(_rows_of(request).labels(request.label_column))
+        return given if _have_labels(given, request, answer) else set()
+    if not _folders_name_labels(request.calibrate, answer):
+        return set()
+    return {path.parent.name for path in Recordings(request.calibrate).files()}
 
 
 def _rows_of(request: CompressRequest) -> InputRows:

@@ -30,6 +30,7 @@ from edgeloop_pipeline.importing import detection, project_files, texts
 from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, Ask, Entry, entry_of
 from edgeloop_pipeline.importing.output_meaning import answer_of
 from edgeloop_pipeline.importing.request import CompressRequest, Meaning
+from edgeloop_pipeline.importing.sequences import check_label_at
 from edgeloop_pipeline.importing.several_inputs import has_several, takes_numbers
 from edgeloop_pipeline.importing.several_model import check_outputs, meaning_of_several, with_original_ports
 from edgeloop_pipeline.importing.texts_beside import with_texts
@@ -161,6 +162,7 @@ def _check(model: ModelFile, request: CompressRequest, several: bool) -> None:
         raise UsageError(f"{request.model}: takes token ids, of texts; say which tokenizer.json makes them, with --tokenizer")
     if several:
         return
+    check_label_at(request, False)
     if request.drop_in and model.inputs[0].dtype != "float32":
         raise UsageError(f"--io original: {request.model} takes {model.inputs[0].dtype}; only files of float32 can be replaced")
     if of := {**request.shape_of, **request.steps_of}:

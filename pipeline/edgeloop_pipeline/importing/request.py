@@ -9,6 +9,7 @@ from typing import Literal
 
 from edgeloop_contract.preprocessing import Step, Tokenize
 from edgeloop_contract.tasks import Detection
+from edgeloop_pipeline.data.sequence_labels import LabelAt
 from edgeloop_pipeline.recipe.settings import Imported, Measure
 
 __all__ = ["CompressRequest", "Fit", "Meaning", "TextSteps"]
@@ -37,7 +38,7 @@ class CompressRequest:
     place of what pictures get by themselves. `boxes`: how outputs say boxes; `points`: names of theirs.
     `tokenizer`: a tokenizer.json, of a model of texts;
     `shape_of`, `steps_of`, `constants`: by input, of a model with several; `states`: input → the output that it is at the next
-    call; `no_states`: none, whatever the file looks like.
+    call; `no_states`: none, whatever the file looks like; `label_at`: which answers a recording's label is held against then.
     `length`: of its token ids, 0: by the texts; `text_column`, `label_column`: of a table of texts. `tokenizers`, `lengths`,
     `text_columns`: the same by text or input, of a model with texts beside other inputs; `texts`: what was found out about these;
     `fed`: the names that a recording of several inputs has values for, once they are known.
@@ -70,6 +71,7 @@ class CompressRequest:
     constants: dict[str, list[float]] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     no_states: bool = False
+    label_at: LabelAt | None = None
     task: Literal["classification", "tensors", "detection"] | None = None
     boxes: Detection | None = None
     points: list[str] = field(default_factory=list)

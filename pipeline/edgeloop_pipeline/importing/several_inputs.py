@@ -24,8 +24,8 @@ from edgeloop_pipeline.importing.request import CompressRequest
 from edgeloop_pipeline.recipe.settings import ImportedInput
 
 __all__ = [
-    "Several", "entry_of_several", "has_several", "is_open_second", "states_of", "takes_numbers", "total_of",
-    "without_state_outputs",
+    "FLOATS", "Several", "entry_of_several", "has_several", "is_open_second", "sample_shape", "states_of", "takes_numbers",
+    "total_of", "without_state_outputs",
 ]  # fmt: skip
 
 FLOATS = {"float16": "float32", "float64": "float32", "bfloat16": "float32"}  # inside, and in the file that is written
@@ -83,7 +83,7 @@ def entry_of_several(model: ModelFile, request: CompressRequest) -> Several:
         raise DataError(f"{error}; if {ids} takes the token ids of a text, say --tokenizer {ids}=FILE") from error
     inputs = []
     for tensor in model.inputs:
-        shape, dtype = _shape(tensor, request), _dtype(tensor, request.model)
+        shape, dtype = sample_shape(tensor, request), _dtype(tensor, request.model)
         if tensor.name in states:
             if dtype != "float32":
                 raise ModelError(f"{request.model}: its state {tensor.name} is of type {tensor.dtype}; states of floats are taken")
@@ -119,6 +119,8 @@ def _check_words(model: ModelFile, request: CompressRequest) -> None:
     others = {"--normalize": request.normalize is not None, "--fit": request.fit is not None, "--bgr": request.bgr is not None}
     if given := next((name for name, is_given in others.items() if is_given), ""):
         raise UsageError(f"{given}: {request.model} has several inputs; say the steps of each with --preprocess NAME=STEPS")
+    if scalar := next((tensor for tensor in model.inputs if tensor.shape == ()), None):
+        sample_shape(scalar, request)
     if request.shape or request.steps:
         option, example = ("--size", "NAME=3x224x224") if request.shape else ("--preprocess", "NAME=STEPS")
         if len(model.inputs) - len(states_of(model, request)) > 1:
@@ -167,7 +169,8 @@ def is_open_second(tensor: Tensor) -> bool:
     return shape is not None and len(shape) == 3 and shape[0] is not None and shape[1] is None
 
 
-def _shape(tensor: Tensor, request: CompressRequest) -> tuple[int, ...]:
+def sample_shape(tensor: Tensor, request: CompressRequest) -> tuple[int, ...]:
+    """Of one sample at an input. Raises UsageError and ModelError where it is not known, or has no batch."""
     said = request.shape_of.get(tensor.name) or (request.shape or None)
     if tensor.shape is None or not tensor.shape:
         raise ModelError(

@@ -86,7 +86,12 @@ class Project:
         task = boxes.task(list(found.labels)) if boxes else None
         masks = imported.masks.task(list(found.labels)) if imported and imported.masks else None
         return replace(
-            found, normalize=(tuple(given.mean), tuple(given.std)) if given else None, measure=measure, boxes=task, masks=masks
+            found,
+            normalize=(tuple(given.mean), tuple(given.std)) if given else None,
+            measure=measure,
+            boxes=task,
+            masks=masks,
+            sequence=imported.sequence if imported else None,
         )
 
     @property
@@ -152,7 +157,8 @@ class Project:
         steps = self.with_files(head.preprocessing)
         given = head.imported.inputs if head.imported else []
         inputs = [PreparedInput(entry.named, self.with_files(entry.preprocessing)) for entry in given]
-        found = prepare_splits(loaded, steps, head.task, head.cleaning, inputs)
+        truths = head.imported is not None and head.imported.sequence is not None
+        found = prepare_splits(loaded, steps, head.task, head.cleaning, inputs, truths)
         if head.imported is None or head.imported.measure is None:
             return found
         if head.normalize is None:
@@ -161,8 +167,8 @@ class Project:
             self.recipe.folder / head.imported.model, head.imported.chosen, head.imported.layout, tuple(head.imported.shape),
             found.inputs,
         )  # fmt: skip
-        found = original_answers.with_states(found, original)
-        return original_answers.labelled(found, original, tuple(head.normalize.mean), tuple(head.normalize.std))
+        found = original_answers.with_states(found, original, truths)
+        return original_answers.labelled(found, original, tuple(head.normalize.mean), tuple(head.normalize.std), truths)
 
     @property
     def code_digests(self) -> dict[str, str]:
