@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgeloop_exporters.graph_names import free_name, names_of, rename
+from edgeloop_exporters.graph_names import free_name, names_of
 from edgeloop_exporters.model_files.onnx_file import parse_onnx
 
 __all__ = ["with_single_steps"]
@@ -19,8 +19,8 @@ STATE_RANK = 3  # (layers, batch, values)
 def with_single_steps(content: bytes, states: Mapping[str, str], where: str) -> bytes | None:
     """The same ONNX model whose first axis is a batch, each row a step from states of its own; None where the file is no sequence.
 
-    A sequence: an input's first axis is open, every state is (layers, 1, values), and recurrent layers take the states. Answers
-    without inner axes, (sequence,), become (batch, 1). `states`: input → output. Raises ModelError for a file that is none.
+    A sequence: an input's first axis is open, every state is (layers, 1, values), and recurrent layers take the states.
+    `states`: input → output. Raises ModelError for a file that is none.
     """
     from onnx import helper
 
@@ -30,10 +30,7 @@ def with_single_steps(content: bytes, states: Mapping[str, str], where: str) -> 
     layers = [node for node in graph.node if node.op_type in RECURRENT]
     if not layers or not states or not _is_sequence(graph, layers, states, ports):
         return None
-    taken, answers = names_of(graph), [value for value in graph.output if value.name not in states.values()]
-    of_rank_1 = [value for value in answers if len(_dims(value)) == 1]
-    inner = {value.name: free_name(f"{value.name}_flat", taken) for value in of_rank_1}
-    rename(graph, inner)
+    taken = names_of(graph)
     nodes: list[Any] = []
     for node in graph.node:
         if node.op_type not in RECURRENT:
@@ -46,14 +43,8 @@ def with_single_steps(content: bytes, states: Mapping[str, str], where: str) -> 
         if node.output and node.output[0]:
             made, node.output[0] = node.output[0], free_name(f"{node.output[0]}_as_sequence", taken)
             nodes.append(helper.make_node("Transpose", [node.output[0]], [made], perm=TURN_Y))
-    for name, flat in inner.items():
-        axes = free_name(f"{name}_shape", taken)
-        graph.initializer.append(helper.make_tensor(axes, 7, [2], [-1, 1]))
-        nodes.append(helper.make_node("Reshape", [flat, axes], [name]))
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
-    for value in of_rank_1:
-        value.type.tensor_type.shape.dim.add().dim_value = 1
     for name in {*states, *states.values()}:
         _dims(ports[name])[1].dim_param = "batch"
     for value in (*graph.input, *graph.output):

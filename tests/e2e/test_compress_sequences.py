@@ -99,14 +99,18 @@ def test_what_labels_cannot_be_is_one_sentence(more: list[str], why: str, words:
     assert why in sentence(done, done.returncode) and done.returncode and not (tmp_path / "no").exists()
 
 
-def sequence(broken: bool = False) -> bytes:
+def sequence(broken: bool = False, flat: bool = True) -> bytes:
     """An LSTM along the first axis, from states of one sample; one value for each step. `broken`: the steps' mean is in the answers."""
     rng = np.random.default_rng(2)
     weights = {
         "w": rng.normal(0, 0.4, (1, 4 * HIDDEN, WIDTH)), "r": rng.normal(0, 0.4, (1, 4 * HIDDEN, HIDDEN)),
         "b": rng.normal(0, 0.1, (1, 8 * HIDDEN)), "o": rng.normal(0, 0.8, (HIDDEN, 1)), "e": np.zeros(1),
     }  # fmt: skip
-    whole = {"one": np.array([1], np.int64), "both": np.array([1, 2], np.int64), "flat": np.array([-1], np.int64)}
+    whole = {
+        "one": np.array([1], np.int64),
+        "both": np.array([1, 2], np.int64),
+        "flat": np.array([-1] if flat else [-1, 1], np.int64),
+    }
     nodes = [
         helper.make_node("Unsqueeze", ["frames", "one"], ["x"]),
         helper.make_node("LSTM", ["x", "w", "r", "b", "", "h", "c"], ["y", "hn", "cn"], hidden_size=HIDDEN),
@@ -118,7 +122,7 @@ def sequence(broken: bool = False) -> bytes:
     state = [1, 1, HIDDEN]
     return onnx_file(
         nodes, [("frames", F, ["steps", WIDTH]), ("h", F, state), ("c", F, state)],
-        [("speech", F, ["steps"]), ("hn", F, state), ("cn", F, state)],
+        [("speech", F, ["steps"] if flat else ["steps", 1]), ("hn", F, state), ("cn", F, state)],
         **{k: v.astype(np.float32) for k, v in weights.items()}, **whole,
     )  # fmt: skip
 
@@ -149,6 +153,6 @@ def test_a_sequence_whose_steps_are_not_alone_is_refused(words: Path, tmp_path: 
     where = ("--calibrate", words / "data", "--out", tmp_path / "no", "--preprocess", STEPS)
     said = sentence(edgeloop_here("compress", tmp_path / "net.onnx", *where), 4)
     assert "step by step it answers speech differently" in said
-    (tmp_path / "net.onnx").write_bytes(sequence())
+    (tmp_path / "net.onnx").write_bytes(sequence(flat=False))
     said = sentence(edgeloop_here("compress", tmp_path / "net.onnx", *where, "--io", "original"), 2)
     assert "takes whole sequences; its int8 files take one step a call" in said

@@ -21,6 +21,7 @@ from edgeloop_exporters.cutting import only_outputs
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import content_of, read
 from edgeloop_exporters.onnx_import.old_sets import in_newer_set
+from edgeloop_exporters.value_axes import with_value_axes
 from edgeloop_pipeline.data.datasets.recordings import ARRAYS, Recordings
 from edgeloop_pipeline.data.datasets.scanning import kind_of
 from edgeloop_pipeline.data.original_answers import Original
@@ -95,6 +96,12 @@ def _understood(request: CompressRequest, ask: Ask, scratch: Path) -> tuple[Comp
         model, content = _of_outputs(model, content, request.outputs, path)
     if request.constants:
         model, content = _with_constants(model, content, request, path)
+    if (with_axes := with_value_axes(content, str(request.model))) is not None:
+        if request.drop_in:
+            what = "gives one value a sample without an axis for it, and the files have one, (batch, 1)"
+            raise UsageError(f"--io original: {request.model} {what}: leave it out")
+        path.write_bytes(content := with_axes)
+        model = msgspec.structs.replace(read(path), metadata=model.metadata)
     numbers = takes_numbers(model, request)
     if request.tokenizer is None and not numbers and texts.takes_only_tokens(model):
         request = replace(request, tokenizer=texts.tokenizer_beside(request.model))

@@ -109,6 +109,8 @@ def _seen(splits: Any, sample: Array, label: Any, scores: Array, words: str, bes
 
 
 def _range(sample: Array) -> str:
+    if sample.size == 1:
+        return f"{float(sample.reshape(-1)[0]):.4g}"
     return f"{sample.dtype} {list(sample.shape)}, {float(sample.min()):.4g} to {float(sample.max()):.4g}"
 
 
