@@ -121,7 +121,7 @@ class Verify(Base):
         splits = inputs.project.splits
         if inputs.project.texts:
             names = ", ".join(sorted(inputs.project.texts))
-            inputs.log(f"drift: {names} is not watched, because token ids have no distance from each other; the rest is")
+            inputs.log(f"drift: texts ({names}) are not watched, because token ids have no distance from each other; the rest is")
         pools = {"validation": (splits.validation, on_validation)}
         if calibration.too_few(splits.validation.groups, splits.validation.recording):
             inputs.log("drift: validation has too few groups or recordings, so training samples are used too")
