@@ -12,7 +12,9 @@ from edgeloop_exporters.graph_names import free_name, names_of, rename
 from edgeloop_exporters.model_files.description import Tensor
 from edgeloop_exporters.model_files.onnx_file import parse_onnx
 
-__all__ = ["IDS", "TOKENS", "TextInput", "grouped", "roles_of", "smallest_table", "with_one_input", "with_text_inputs"]
+__all__ = [
+    "IDS", "TOKENS", "TextInput", "grouped", "roles_of", "roles_of_only", "smallest_table", "with_one_input", "with_text_inputs",
+]  # fmt: skip
 
 TOKENS = "tokens"
 IDS, MASK, TYPES, POSITIONS = "ids", "mask", "types", "positions"
@@ -108,11 +110,24 @@ class TextInput:
     pad: int
 
 
-def with_one_input(content: bytes, inputs: tuple[Tensor, ...], length: int, pad: int, where: str) -> bytes:
+def with_one_input(
+    content: bytes, inputs: tuple[Tensor, ...], length: int, pad: int, where: str, said: Collection[str] = ()
+) -> bytes:
     """The same ONNX model with one input, `tokens` (batch, length) int32 (`with_text_inputs`). Raises ModelError also for inputs
-    that are something else (`roles_of`).
+    that are something else (`roles_of_only`).
     """
-    return with_text_inputs(content, inputs, [TextInput(TOKENS, roles_of(inputs, where), length, pad)], where)
+    return with_text_inputs(content, inputs, [TextInput(TOKENS, roles_of_only(inputs, said, where), length, pad)], where)
+
+
+def roles_of_only(inputs: tuple[Tensor, ...], said: Collection[str], where: str) -> dict[str, str]:
+    """As `roles_of`; and where that fails, all inputs are of one text by their names (`grouped`). Raises its ModelError."""
+    try:
+        return roles_of(inputs, where)
+    except ModelError:
+        texts = grouped(inputs, said)
+        if len(texts) == 1 and len(only := next(iter(texts.values()))) == len(inputs):
+            return only
+        raise
 
 
 def with_text_inputs(content: bytes, inputs: tuple[Tensor, ...], texts: Sequence[TextInput], where: str) -> bytes:

@@ -105,8 +105,8 @@ def _understood(request: CompressRequest, ask: Ask, scratch: Path) -> tuple[Comp
     numbers = takes_numbers(model, request)
     if request.tokenizer is None and not numbers and texts.takes_only_tokens(model):
         request = replace(request, tokenizer=texts.tokenizer_beside(request.model))
-    beside = not texts.takes_only_tokens(model)
-    if beside and (request.tokenizer is not None or request.tokenizers):
+    said = request.tokenizer is not None or request.tokenizers
+    if said and not texts.takes_one_text(model, request):
         model, request = with_texts(model, content, request, path)
         content = path.read_bytes()
         for text in request.texts.values():

@@ -18,7 +18,7 @@ from edgeloop_contract.preprocessing.tokens import guarded
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import read
 from edgeloop_exporters.quiet import quiet
-from edgeloop_exporters.token_inputs import TOKENS, roles_of, with_one_input
+from edgeloop_exporters.token_inputs import TOKENS, roles_of, roles_of_only, with_one_input
 from edgeloop_pipeline.data.datasets.texts import Texts
 from edgeloop_pipeline.data.tokenizer_files import TOKENIZER, check_rows, pad_of, tokenizer_of
 from edgeloop_pipeline.importing.request import CompressRequest
@@ -30,6 +30,7 @@ __all__ = [
     "length_of",
     "looks_like_texts",
     "of_the_only",
+    "takes_one_text",
     "takes_only_tokens",
     "text_data",
     "text_model",
@@ -60,6 +61,14 @@ def takes_only_tokens(model: ModelFile) -> bool:
     """Whether every input is one of a model of texts: ids, mask, types, positions."""
     try:
         return bool(model.inputs) and bool(roles_of(model.inputs, model.path)) and looks_like_texts(model)
+    except ModelError:
+        return False
+
+
+def takes_one_text(model: ModelFile, request: CompressRequest) -> bool:
+    """Whether every input is made of one text, by its name or as it was said."""
+    try:
+        return bool(model.inputs) and bool(roles_of_only(model.inputs, set(request.tokenizers), model.path))
     except ModelError:
         return False
 
@@ -105,7 +114,7 @@ def text_model(model: ModelFile, content: bytes, request: CompressRequest, path:
         raise DataError(f"{data.root}: holds no text")
     length, guesses = length_of([data.texts[i].text for i in rows], tokenizer, path, length)
     step = Tokenize(file=TOKENIZER, length=length, pad=pad)
-    content = with_one_input(content, model.inputs, length, pad, str(request.model))
+    content = with_one_input(content, model.inputs, length, pad, str(request.model), set(request.tokenizers))
     check_rows(content, step, tokenizer, request.model, path)
     _try(content, step, tokenizer, text_data(request), request.model)
     return TextModel(content, tokenizer, step, facts, guesses)
