@@ -117,7 +117,10 @@ class Engine:
         given = recording if isinstance(recording, Mapping) else {names[0]: recording}
         if sorted(given) != sorted(names):
             raise DataError(f"arrays {', '.join(sorted(given))}; the model takes {', '.join(names)}: send each by its name")
-        prepared = {name: self.prepared(name, given[name]) for name in names}
+        if isinstance(recording, Mapping):
+            prepared = {name: self.prepared(name, given[name]) for name in names}
+        else:
+            prepared = {names[0]: prepare(self._steps, recording)}
         samples = {
             e.name: self.checked(prepared[e.name].values, e.sample) for e in self.manifest.inputs if prepared[e.name].indices
         }

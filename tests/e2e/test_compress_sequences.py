@@ -60,6 +60,7 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_labels_of_recordings_give_accuracy_and_the_agent_answers_labels(words: Path, tmp_path: Path) -> None:
     found, said = compressed(words / "net.onnx", words / "data", tmp_path / "small", *STATES, *LABELS, "--label-at", "last")
     assert "accuracy is measured by the labels of recordings: at its last window" in said

@@ -107,6 +107,7 @@ def test_lines_tables_and_files_are_answered_or_refused_by_name(shop: Path, bund
         '{"title": 7, "price": 1}\n{"title": "oven"}\n{"price": "50", "title": "oven"}\n{"text": "rain"}\n'
         + json.dumps({"title": "rain " * 2000, "price": 20}) + "\n", "utf-8",
     )  # fmt: skip
+    (files / "h.csv").write_text("title,title,price\nstorm,wind,3\n")
     np.savez(files / "c.npz", title="storm and wind", price=20.0)
     np.savez(files / "d.npz", title=np.array(["storm"], object), price=20.0)
     np.savez(files / "e.npz", price=20.0, titel="storm")
@@ -124,6 +125,7 @@ def test_lines_tables_and_files_are_answered_or_refused_by_name(shop: Path, bund
         "d.npz": "title: holds Python objects (a pickle), which are never loaded; save texts by numpy.array(texts, dtype=str), and"
         " numbers as numbers",
         "e.npz": "arrays price, titel; the model takes title, price: send each by its name",
+        "h.csv": "the column 'title' is there twice; rename one",
         "f.csv": "no column 'price'; it has title, cost: the first line names a column for each input",
     }  # fmt: skip
     said = '{"title": "train bridge", "price": 80}\nrain\n{"inputs": {"title": "a\\u0000b", "price": 3}}\n{"values": [[1]]}\n'
@@ -208,6 +210,8 @@ def test_what_does_not_fit_is_one_sentence(shop: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text("".join(json.dumps({"title": i, "price": i}) + "\n" for i in range(20)))
     assert "bad.jsonl, line 1: title: 0 is no text" in refused(net, tmp_path / "bad.jsonl", out, *said)
     (files := tmp_path / "files").mkdir()
+    (tmp_path / "none.csv").write_text("title,price\n")
+    assert "none.csv: has no samples" in refused(net, tmp_path / "none.csv", out, *said)
     for i in range(12):
         np.savez(files / f"{i:02}.npz", title=np.array("rain", object) if i == 3 else f"rain {i}", price=float(i))
     assert "holds Python objects (a pickle), which are never loaded" in refused(net, files, out, *said)

@@ -60,7 +60,10 @@ def _table(path: Path, content: str, wanted: Wanted) -> Iterator[Cells]:
     separator = "\t" if path.suffix.lower() == ".tsv" else _separator(content, wanted)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator)
     try:
-        names = names_of(next(reader, []))
+        header = [cell.strip() for cell in next(reader, [])]
+        names = names_of(header)
+        if twice := next((name for name in wanted if header.count(name) > 1), ""):
+            raise DataError(f"the column {twice!r} is there twice; rename one")
         if lacking := [name for name in wanted if name not in names]:
             shown = ", ".join(names)[:200] or "no header line"
             raise DataError(f"no column {lacking[0]!r}; it has {shown}: the first line names a column for each input")

@@ -86,6 +86,8 @@ def read(path: Path) -> Recording:
             return read_npz(path)
         if ending in TABLES:
             return _table(path)
+        if ending not in READERS:
+            raise DataError(f"none of the files that are read as recordings ({', '.join(sorted(ENDINGS))})")
         return Recording(path.name, READERS[ending](path))
     except EdgeloopError as error:
         return Recording(path.name, None, str(error))

@@ -107,6 +107,11 @@ def _samples(model: ModelFile, request: CompressRequest, texts: list[_Text]) -> 
     left_out = {*made_of_texts, *states_of(model, request), *request.constants}
     names = [text.name for text in texts]
     wanted = (*names, *(tensor.name for tensor in model.inputs if tensor.name not in left_out))
+    if len(wanted) == 1:
+        raise UsageError(
+            f"{request.model}: takes a text and keeps state from one to the next, which is not compressed; --no-states takes the"
+            " state as an input, and `edgeloop pack` the file as it is"
+        )
     data = Recordings(request.calibrate, inputs=wanted, texts=tuple(names), most=LOOKED_AT)
     found: dict[str, list[str]] = {name: [] for name in names}
     for where, sample in data.named():
@@ -116,4 +121,6 @@ def _samples(model: ModelFile, request: CompressRequest, texts: list[_Text]) -> 
                 has = f"its {name} is an array, and no text (str)" if name in sample else f"has {', '.join(sample)}"
                 raise DataError(f"{where}: {has}; the model takes {', '.join(wanted)}, of which {', '.join(names)} are texts")
             some.append(text)
+    if not all(found.values()):
+        raise DataError(f"{request.calibrate}: has no samples")
     return found
