@@ -8,7 +8,7 @@ itself over resampled reference samples, so that it raises as many false alarms 
 samples), as many by each.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
 import msgspec
@@ -96,23 +96,25 @@ def channel_names(channels: int) -> list[str]:
     return [f"{what} of channel {c}" for what in ("mean", "spread", "roughness") for c in few]
 
 
-def sample_names(shapes: Mapping[str, Sequence[int]]) -> list[str]:
+def sample_names(shapes: Mapping[str, Sequence[int]], texts: Collection[str] = ()) -> list[str]:
     """Names of what `sample_features` returns, by input and its shape (*sample)."""
     if len(shapes) == 1:
         return channel_names(next(iter(shapes.values()))[-1])
-    few = list(shapes.items())[:MAX_INPUTS]
+    few = [(name, shape) for name, shape in shapes.items() if name not in texts][:MAX_INPUTS]
     return [f"{name}: {each}" for name, shape in few for each in channel_names(_channels(shape) or 1)]
 
 
-def sample_features(sample: Array | Mapping[str, Array]) -> Array:
+def sample_features(sample: Array | Mapping[str, Array], texts: Collection[str] = ()) -> Array:
     """The features of one sample (1, *sample), or of one that has several inputs, one input after the other.
 
-    Of several, a row of few numbers is so many channels, and an input without an axis of channels is a single one.
+    Of several, a row of few numbers is so many channels, and an input without an axis of channels is a single one. `texts`: inputs
+    of token ids. They are left out: an id is a name, and has no mean.
     """
     if not isinstance(sample, Mapping):
         return input_features(sample)
-    few = list(sample.values())[:MAX_INPUTS]
-    return np.concatenate([input_features(x if _channels(x.shape[1:]) else x.reshape(1, -1, 1)) for x in few])
+    few = [values for name, values in sample.items() if name not in texts][:MAX_INPUTS]
+    rows = [input_features(x if _channels(x.shape[1:]) else x.reshape(1, -1, 1)) for x in few]
+    return np.concatenate(rows) if rows else np.zeros(0)
 
 
 def _channels(shape: Sequence[int]) -> int:

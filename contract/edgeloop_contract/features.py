@@ -8,13 +8,17 @@ from typing import Any
 import msgspec
 
 from edgeloop_contract.manifest import INPUT, SCORES, Canary, Classification, Manifest, Variant
+from edgeloop_contract.preprocessing import takes_texts
 from edgeloop_contract.tasks import Detection, Instances, Keypoints, Multilabel, Segmentation, Tensors
 from edgeloop_contract.tensors import TensorSpec
 
 __all__ = ["lowest_reader", "used"]
 
 # features that readers of schema 2 do not know
-READER_3 = {"step tokenize", "task detection", "task segmentation", "task multilabel", "task keypoints", "task instances"}
+READER_3 = {
+    "step tokenize", "task detection", "task segmentation", "task multilabel", "task keypoints", "task instances",
+    "texts beside other inputs",
+}  # fmt: skip
 
 DTYPES_1 = {"uint8", "int8", "int16", "float32"}
 TENSOR_1 = {"dtype", "shape", "quantization"}
@@ -50,6 +54,8 @@ def _used(manifest: Manifest) -> Iterator[str]:
         yield "scores that are probabilities"
     if [entry.name for entry in manifest.inputs] != [INPUT]:
         yield "named tensors"
+    if len(manifest.inputs) > 1 and any(takes_texts(entry.preprocessing) for entry in manifest.inputs):
+        yield "texts beside other inputs"
     for entry in manifest.inputs:
         yield from _steps(entry.preprocessing)
         yield from _tensor(entry.sample)

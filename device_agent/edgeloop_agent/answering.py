@@ -17,7 +17,7 @@ from edgeloop_agent.label_answers import Label
 from edgeloop_agent.mask_answers import Mask
 from edgeloop_agent.metrics import Counts, place_kind
 from edgeloop_agent.regions import in_whole
-from edgeloop_agent.sources import Recording
+from edgeloop_agent.sources import Recording, Wanted
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.cleaning import NearDuplicate, clean, thumbnail
 from edgeloop_contract.errors import DataError, DeviceError
@@ -87,6 +87,7 @@ class Answering:
         self.manifest, self.engine, self.counts, self.observer, self.as_lists = manifest, engine, counts, observer, as_lists
         self.following, self.chains = following, chains
         self._steps, self._shape = manifest.preprocessing, manifest.sample.shape
+        self._wanted = {entry.name: takes_texts(entry.preprocessing) for entry in manifest.inputs}
         self.failures = 0  # of the runtime, in a row
         self.names = [] if isinstance(manifest.task, Regression) else names_of(manifest.task)
         self._duplicates = next((s for s in manifest.cleaning if isinstance(s, NearDuplicate)), None)
@@ -104,6 +105,9 @@ class Answering:
             yield msgspec.structs.replace(line, captured_at=captured_at)
 
     def _lines(self, recording: Recording) -> Iterator[AnswerLine]:
+        if recording.by_input is not None and len(self._wanted) > 1:
+            yield from self._rows(recording, recording.by_input)
+            return
         try:
             values = self._chosen(recording)
             if values is None and recording.inputs is None:
@@ -133,9 +137,24 @@ class Answering:
         except Exception as error:  # arithmetic on unforeseen values: only this recording is lost
             yield self._refused(recording.name, "does_not_fit", f"{type(error).__name__}: {error}")
 
+    def _rows(self, recording: Recording, rows: Callable[[Wanted], Iterator[Recording]]) -> Iterator[AnswerLine]:
+        """The lines of a table's rows, or of an object: each is a recording of its own."""
+        none = True
+        try:
+            for row in rows(self._wanted):
+                none = False
+                same = {"key": recording.key, "stream": recording.stream, "captured": recording.captured}
+                yield from self._lines(msgspec.structs.replace(row, **same))
+            if none:
+                yield self._refused(recording.name, "does_not_fit", "no row in it")
+        except DataError as error:
+            yield self._refused(recording.name, "unreadable", str(error))
+
     def _chosen(self, recording: Recording) -> Array | None:
         """The recording's values; a text's bytes; of a table with a header line, the columns that the model was trained on."""
-        if (recording.text is None) is takes_texts(self._steps) and recording.is_read:
+        if len(self._wanted) > 1 and recording.text is not None:
+            raise DataError(f"a text alone; the model takes {', '.join(self._wanted)}: send each by its name")
+        if (recording.text is None) is takes_texts(self._steps) and recording.is_read and recording.inputs is None:
             given, wanted = ("an array", "texts") if recording.text is None else ("a text", "arrays")
             raise DataError(f"{given}; this model takes {wanted}")
         if recording.text is not None:
@@ -194,6 +213,8 @@ class Answering:
     def _continued(self, recording: Recording, answer: Answer, line: AnswerLine, boxes: list[Box]) -> AnswerLine:
         """With what models of a chain say of the boxes, and with their tracks."""
         picture = (recording.inputs or {})[self.manifest.inputs[0].name] if recording.values is None else recording.values
+        if isinstance(picture, str):
+            raise DataError("the first input is a text; boxes are of pictures")
         if self.chains is not None:
             boxes, parts = self.chains.answered(boxes, picture)
             line = msgspec.structs.replace(line, boxes=boxes, parts={self.manifest.name: answer.milliseconds, **parts})

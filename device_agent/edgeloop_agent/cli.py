@@ -131,7 +131,7 @@ def _run(options: argparse.Namespace) -> int:
         choice = engine.choice
         print(f"{choice.variant} on {engine.runtime.description}, {choice.threads} threads ({choice.why})", file=sys.stderr)
         answering, answered, refused = Answering(bundle.manifest, lambda: engine, Counts()), 0, 0
-        texts = takes_texts(bundle.manifest.preprocessing)
+        texts = len(bundle.manifest.inputs) == 1 and takes_texts(bundle.manifest.preprocessing)
         pictures = None if options.draw is None else Pictures(options.draw, bundle.manifest)
         for recording in open_source(options.source, sys.stdin, texts=texts):
             for line in answering.lines(recording):

@@ -22,7 +22,7 @@ from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.boxes import Placement, placement
 from edgeloop_contract.errors import BundleError, DataError, DeviceError
 from edgeloop_contract.manifest import SCORES, Variant
-from edgeloop_contract.preprocessing import Prepared, as_bytes, prepare, takes_texts, with_files
+from edgeloop_contract.preprocessing import Prepared, TextOrArray, as_recording, prepare, takes_texts, with_files
 from edgeloop_contract.preprocessing.base import StepBase
 from edgeloop_contract.tasks import Detection, Segmentation, Task, Tensors
 from edgeloop_contract.tensors import TensorSpec
@@ -90,10 +90,10 @@ class Engine:
         self._steps = self._of_input[self.manifest.inputs[0].name]
         self._shape, self._dtype = tuple(self._sample.shape), DTYPES[self._sample.dtype]
 
-    def answers(self, recording: Array | Mapping[str, Array]) -> Iterator[Answer]:
+    def answers(self, recording: Array | Mapping[str, TextOrArray]) -> Iterator[Answer]:
         """Answers for the recording's windows, in order. Raises DataError when the recording as a whole does not fit.
 
-        `recording`: one array, or one by input where the model has several.
+        `recording`: one array, or an array or a text by input where the model has several.
         """
         if not self.is_simple or not isinstance(recording, np.ndarray):
             yield from self._named_answers(recording)
@@ -112,12 +112,15 @@ class Engine:
                 row = rows[window]
                 yield self._answer(window, values[row : row + 1])
 
-    def _named_answers(self, recording: Array | Mapping[str, Array]) -> Iterator[Answer]:
+    def _named_answers(self, recording: Array | Mapping[str, TextOrArray]) -> Iterator[Answer]:
         names = [entry.name for entry in self.manifest.inputs]
-        parts = recording if isinstance(recording, Mapping) else {names[0]: recording}
-        if sorted(parts) != sorted(names):
-            raise DataError(f"arrays {', '.join(sorted(parts))}; the model takes {', '.join(names)}: send each by its name")
-        prepared = {entry.name: prepare(self._of_input[entry.name], parts[entry.name]) for entry in self.manifest.inputs}
+        given = recording if isinstance(recording, Mapping) else {names[0]: recording}
+        if sorted(given) != sorted(names):
+            raise DataError(f"arrays {', '.join(sorted(given))}; the model takes {', '.join(names)}: send each by its name")
+        if isinstance(recording, Mapping):
+            prepared = {name: self.prepared(name, given[name]) for name in names}
+        else:
+            prepared = {names[0]: prepare(self._steps, recording)}
         samples = {
             e.name: self.checked(prepared[e.name].values, e.sample) for e in self.manifest.inputs if prepared[e.name].indices
         }
@@ -125,14 +128,24 @@ class Engine:
         if len(set(counts.values())) != 1:
             raise DataError(f"{', '.join(f'{n} windows of {name}' for name, n in counts.items())}; all inputs need the same number")
         memory = self.new_memory()
-        place = _placement(self.manifest.task, self._steps, parts[names[0]])
+        place = _placement(self.manifest.task, self._steps, given[names[0]])
         for window in range(next(iter(counts.values()))):
-            why = next((part.refused[window] for part in prepared.values() if window in part.refused), None)
+            why = next((f"{name}: {part.refused[window]}" for name, part in prepared.items() if window in part.refused), None)
             if why is not None:
                 yield Answer(window, refused=why)
                 continue
             rows = {name: _row(part, samples[name], window) for name, part in prepared.items()}
             yield self._named_answer(window, rows, memory, place)
+
+    def prepared(self, name: str, given: TextOrArray) -> Prepared:
+        """The samples of one input. Raises DataError where it does not fit."""
+        recording = as_recording(self._of_input[name], given, name)
+        try:
+            return prepare(self._of_input[name], recording)
+        except DataError as error:
+            if len(self._of_input) == 1:
+                raise
+            raise DataError(f"{name}: {error}") from error
 
     def new_memory(self) -> Memory:
         """What the model remembers at the start of a recording: nothing, or the one stream of all recordings."""
@@ -218,11 +231,13 @@ class Engine:
             sample=sample, scores=seen, confidence=confidence, labels=meaning.labels,
         )  # fmt: skip
 
-    def samples_of_texts(self, texts: Sequence[str]) -> Array:
-        """(N, *sample) of N texts. Raises DataError where the model takes no texts, or where one does not fit."""
-        if not takes_texts(self._steps):
-            raise DataError("texts; this model takes arrays")
-        return np.concatenate([prepare(self._steps, as_bytes(text)).values for text in texts])
+    def samples_of_texts(self, texts: Sequence[str], name: str) -> Array:
+        """(N, *sample) of N texts for an input. Raises DataError where it takes no texts, or where one does not fit."""
+        if not takes_texts(self._of_input[name]):
+            raise DataError(
+                f"{name}: texts; this input takes arrays" if len(self._of_input) > 1 else "texts; this model takes arrays"
+            )
+        return np.concatenate([self.prepared(name, text).values for text in texts])
 
     def checked(self, samples: Array, spec: TensorSpec | None = None) -> Array:
         """Samples at an input's dtype and shape (default: the first input's). Raises DataError when that loses something."""
@@ -257,10 +272,12 @@ def _scores_first(variant: Variant, task: Task) -> Variant:
     return msgspec.structs.replace(variant, outputs=[first, *others]) if others else variant
 
 
-def _placement(task: Task, steps: Sequence[StepBase], recording: Array) -> Placement | None:
+def _placement(task: Task, steps: Sequence[StepBase], recording: TextOrArray) -> Placement | None:
     """Where the picture lies in its sample, for a task that answers boxes or masks. Raises DataError."""
     if not isinstance(task, Detection | Segmentation):
         return None
+    if isinstance(recording, str):
+        raise DataError("a text as the first input; boxes and masks are of pictures, which come first")
     if recording.ndim not in (2, 3):
         raise DataError(f"an array of shape {recording.shape}; boxes and masks are of pictures (height, width, channels)")
     return placement(steps, *recording.shape[:2])

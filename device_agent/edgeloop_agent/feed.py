@@ -163,5 +163,5 @@ class Feed:
 
 
 def _bytes_of(recording: Recording) -> int:
-    arrays = [] if recording.values is None else [recording.values]
-    return sum(int(array.nbytes) for array in (*arrays, *(recording.inputs or {}).values())) + len(recording.text or "")
+    parts = [recording.values, recording.text, *(recording.inputs or {}).values()]
+    return sum(len(part) if isinstance(part, str) else int(part.nbytes) for part in parts if part is not None)

@@ -135,7 +135,7 @@ class Loop:
         failures = self.answering.failures
         captured = recording.captured if recording.is_read else None
         kept = msgspec.structs.replace(
-            recording, values=None, times=None, inputs=None, text=None, by_name=None, captured=captured
+            recording, values=None, times=None, inputs=None, text=None, by_name=None, by_input=None, captured=captured
         )  # fmt: skip
         for line in self.answering.lines(recording):
             outcome = outcome if line.refused is None else "refused"

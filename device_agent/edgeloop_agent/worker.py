@@ -90,8 +90,9 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
     use_scratch(models.state, clean=True)
     builds = _engine_builds(config, config_path, models, log)
     in_flight = InFlight.from_environment()
-    steps = models.manifests[models.first].preprocessing
-    source = open_source(config.source, in_flight, takes_texts(steps), model_rate_hz(steps))
+    inputs = models.manifests[models.first].inputs
+    steps = inputs[0].preprocessing
+    source = open_source(config.source, in_flight, len(inputs) == 1 and takes_texts(steps), model_rate_hz(steps))
     models.load_first()
     if source is not None and not models.answers_source:
         source, counts.source_unavailable = None, "its bundle is refused"

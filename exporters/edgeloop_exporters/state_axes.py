@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgeloop_exporters.graph_names import free_name, names_of
+from edgeloop_exporters.graph_names import free_name, names_of, rename
 from edgeloop_exporters.model_files.onnx_file import parse_onnx
 
 __all__ = ["TURN", "with_batch_first"]
@@ -25,7 +25,7 @@ def with_batch_first(content: bytes, states: Mapping[str, str], where: str) -> b
         return None
     taken = names_of(graph)
     inner = {name: free_name(f"{name}_layers_first", taken) for pair in turned.items() for name in pair}
-    _rename(graph, inner)
+    rename(graph, inner)
     nodes = list(graph.node)
     del graph.node[:]
     graph.node.extend(helper.make_node("Transpose", [old], [inner[old]], perm=TURN) for old in turned)
@@ -38,18 +38,6 @@ def with_batch_first(content: bytes, states: Mapping[str, str], where: str) -> b
     for value in [value for value in graph.value_info if value.name in inner]:
         graph.value_info.remove(value)
     return bytes(model.SerializeToString(deterministic=True))
-
-
-def _rename(graph: Any, names: Mapping[str, str]) -> None:
-    """Of nodes' inputs and outputs, in the graphs of branches and loops too: they read what lies outside of them."""
-    for node in graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        node.output[:] = [names.get(name, name) for name in node.output]
-        for attribute in node.attribute:
-            for inside in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                _rename(inside, names)
-                for output in inside.output:
-                    output.name = names.get(output.name, output.name)
 
 
 def _rank(port: Any) -> int:

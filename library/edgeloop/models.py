@@ -23,14 +23,14 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import BundleError, DataError, DeviceError, StorageError
-from edgeloop_contract.preprocessing import takes_texts
+from edgeloop_contract.preprocessing import takes_texts, text_or_array
 from edgeloop_contract.tasks import names_of
 
 __all__ = ["Answer", "Box", "Label", "Mask", "Model", "Point", "open"]
 
 MEASURE_SECONDS = 0.1  # for each variant and number of threads
-# A file's path, an array, or an array by input.
-Input = Union[str, "os.PathLike[str]", Array, Mapping[str, Array]]
+# A file's path, an array, or an array or a text by input.
+Input = Union[str, "os.PathLike[str]", Array, Mapping[str, str | Array]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Model:
         self.variant, self.runtime, self.why = engine.choice.variant, engine.runtime.description, engine.choice.why
         self.inputs = {entry.name: (entry.sample.dtype, tuple(entry.sample.shape)) for entry in manifest.inputs}
         self.requires, self.schema = list(manifest.requires), manifest.schema
-        self._engine, self._texts = engine, takes_texts(manifest.preprocessing)
+        self._engine, self._texts = engine, len(manifest.inputs) == 1 and takes_texts(manifest.preprocessing)
         self._answering = Answering(manifest, lambda: engine, Counts(), as_lists=False)
 
     def __repr__(self) -> str:
@@ -83,9 +83,9 @@ class Model:
         """The answer to one picture, sound, table, text or array; to a list of them a list, to a generator a generator.
 
         A path is read as the agent reads it; where the model takes texts, a str is the text itself, and a Path
-        names a file. An array is a recording: (H, W, C) of a picture, (T, C) of a series, by input where there are several.
-        Preprocessing and cleaning of the bundle are done. Raises DataError for what does not fit, or where a
-        recording has several windows: `windows` gives the answers of each.
+        names a file. An array is a recording: (H, W, C) of a picture, (T, C) of a series. A model with several inputs takes
+        a dict of them by name, with a str for a text. Preprocessing and cleaning of the bundle are done. Raises DataError
+        for what does not fit, or where a recording has several windows: `windows` gives the answers of each.
         """
         if isinstance(given, (list, tuple)):
             return [self._one(each) for each in given]
@@ -162,7 +162,7 @@ def as_recording(given: Input, texts: bool = False) -> Recording:
     if isinstance(given, np.ndarray):
         return Recording("the array", given)
     if isinstance(given, Mapping):
-        return Recording("the arrays", None, inputs={name: np.asarray(values) for name, values in given.items()})
+        return Recording("the arrays", None, inputs={name: text_or_array(values) for name, values in given.items()})
     if isinstance(given, (str, os.PathLike)):
         from edgeloop_agent.sources.readers import ENDINGS, read
         from edgeloop_agent.sources.texts import is_text_file, text_of_file

@@ -188,7 +188,7 @@ def test_arrays_by_input_from_files_and_lines(tmp_path: Path) -> None:
     done = command("edgeloop-agent", "run", bundle, "--source", "-", "--state", tmp_path / "s", stdin=lines)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert rows[0]["input"] == "x" and rows[0]["label"] == "no"
-    assert "motion" in rows[1]["refused"] and "values" in rows[2]["refused"]
+    assert "motion" in rows[1]["refused"] and rows[2]["refused"] == "has no 'motion'; it has nothing"
 
 
 @pytest.mark.parametrize("letters", [b"nnnn", b"Identity"])

@@ -245,7 +245,10 @@ def runs_as_it_says(folder: Path) -> str:
 
 
 BAD_DATA = {
-    "an array is missing": ({"meta": None}, "has image, place; the model takes image, meta, place: save an array of each name"),
+    "an array is missing": (
+        {"meta": None},
+        "has image, place; the model takes image, meta, place: save an array or a text of each",
+    ),
     "another shape": ({"meta": np.zeros(6)}, "meta: a sample has shape [6]; the model takes [5]"),
     "halves where numbers count": ({"place": np.array([0.5])}, "place: takes whole numbers (int64)"),
     "not a number": ({"meta": np.full(5, np.nan)}, "meta has values that are no finite numbers"),

@@ -201,3 +201,30 @@ def test_an_original_that_is_undecided_about_the_pictures_is_said(tmp_path: Path
     )
     moved = next(stage for stage in found["stages"] if stage["name"] == "verify")["metrics"]["moved"]["value"]
     assert moved < 0.9 and f"the original itself keeps {moved:.1%} where each value" in said
+
+
+def test_an_output_without_an_axis_for_its_value_is_taken(tmp_path: Path) -> None:
+    """(batch,), as networks of one score write it: `max() arg is an empty sequence` was all that was said."""
+    weights = {
+        name: np.random.default_rng(0).normal(0, 0.3, shape).astype(np.float32) for name, shape in (("w", (16, 8)), ("v", (8, 1)))
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("MatMul", ["b", "v"], ["c"]), helper.make_node("Squeeze", ["c", "last"], ["y"]),
+    ]  # fmt: skip
+    content = onnx_file(nodes, [("x", F, ["n", 16])], [("y", F, ["n"])], **weights, last=np.array([1], np.int64))
+    (tmp_path / "net.onnx").write_bytes(content)
+    np.save(tmp_path / "rows.npy", np.random.default_rng(1).normal(0, 1, (40, 16)).astype(np.float32))
+    words = (
+        "compress",
+        tmp_path / "net.onnx",
+        "--calibrate",
+        tmp_path / "rows.npy",
+        "--normalize",
+        "counts",
+        "--out",
+        tmp_path / "small",
+    )
+    assert "one value a sample without an axis" in sentence(edgeloop_here(*words, "--io", "original"), 2)
+    done = edgeloop_here(*words, "--prepare-only")
+    assert done.returncode == 0 and "int8 is judged by R²" in done.stderr, done.stderr

@@ -176,3 +176,23 @@ def test_other_tokenizers_and_an_encoder(kind: str, tmp_path: Path) -> None:
     (vector,) = small("a new storm near the bridge").tensors.values()
     assert vector.shape == (64,)
     assert load(tmp_path / "small" / "recipe.yaml").head.preprocessing[0].file == "tokenizer.json"
+
+
+def test_a_model_of_texts_is_packed_as_it_is(model: Path, tmp_path: Path) -> None:
+    """With labels, and as a model of arrays, which answers by another path."""
+    words = ("--tokenizer", model / "tok.json", "--length", 24, "--samples", model / "texts.csv")
+    for more, key in ((("--labels", ",".join(LABELS), "--scores", "logits"), "label"), (("--task", "tensors"), "tensors")):
+        bundle = tmp_path / f"{key}.edgeloop"
+        done = edgeloop_here("pack", model / "net.onnx", "--out", bundle, *words, *more)
+        assert done.returncode == 0, done.stderr
+        assert "text: a text, whose 24 token ids tok.json makes" in done.stdout
+        said = 'rain and storm\n{"text": "butter dough"}\n{"inputs": {"input": "train ticket"}}\n{"values": [1]}\n'
+        done = command("edgeloop-agent", "run", bundle, "--source", "-", "--state", tmp_path / "state", stdin=said)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        assert lines[3]["refused"] == "an array; this model takes texts"
+        answers = [line["label"] if key == "label" else LABELS[int(np.argmax(line["tensors"]["logits"]))] for line in lines[:3]]
+        assert answers == ["weather", "kitchen", "traffic"]
+    done = edgeloop_here("pack", model / "net.onnx", "--out", tmp_path / "no.edgeloop", *words[:2], "--length", "9999")
+    assert "say a whole number of token ids from 1 to 8192" in sentence(done, 2)
+    done = edgeloop_here("pack", model / "net.onnx", "--out", tmp_path / "no.edgeloop", *words[:2])
+    assert "how many token ids has 'text'? Say --length text=N" in sentence(done, 2)

@@ -19,13 +19,21 @@ from edgeloop_contract.preprocessing.pictures import (
 from edgeloop_contract.preprocessing.preparing import Prepared, dtype_after, prepare, sizes_after
 from edgeloop_contract.preprocessing.series import Clip, Counts, FrameStack, Normalize, Pad, Reshape, Transpose, Window
 from edgeloop_contract.preprocessing.sound import Resample, SoundFeatures, ToFloat
-from edgeloop_contract.preprocessing.tokens import Tokenize, as_bytes, takes_texts, with_files
+from edgeloop_contract.preprocessing.tokens import (
+    TextOrArray,
+    Tokenize,
+    as_bytes,
+    as_recording,
+    takes_texts,
+    text_or_array,
+    with_files,
+)
 
 __all__ = [
     "Bgr", "CenterCrop", "Clip", "Colour", "Counts", "FrameStack", "Grayscale", "Letterbox", "LetterboxGeometry", "LogMel",
-    "Normalize", "Pad", "Prepared", "Resample", "Reshape", "Resize", "ResizeShorter", "SoundFeatures", "Step", "ToFloat",
-    "Tokenize", "Transpose", "Window", "as_bytes", "dtype_after", "letterbox_geometry", "prepare", "sizes_after", "takes_texts",
-    "with_files",
+    "Normalize", "Pad", "Prepared", "Resample", "Reshape", "Resize", "ResizeShorter", "SoundFeatures", "Step", "TextOrArray",
+    "ToFloat", "Tokenize", "Transpose", "Window", "as_bytes", "as_recording", "dtype_after", "letterbox_geometry", "prepare",
+    "sizes_after", "takes_texts", "text_or_array", "with_files",
 ]  # fmt: skip
 
 Step = (

@@ -10,12 +10,16 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.preprocessing.base import Sizes, StepBase
 
-__all__ = ["MAX_TEXT_BYTES", "NULS", "Tokenize", "Tokenizing", "as_bytes", "guarded", "takes_texts", "with_files"]
+__all__ = [
+    "MAX_TEXT_BYTES", "NULS", "TextOrArray", "Tokenize", "Tokenizing", "as_bytes", "as_recording", "guarded", "takes_texts",
+    "text_or_array", "with_files",
+]  # fmt: skip
 
 MAX_TEXT_BYTES = 1 << 18  # of one text: about a second of a small board's time
 MAX_TOKENIZER_BYTES = 64 << 20
 NULS = "has zero bytes, as UTF-16 has and no text: save it as UTF-8"
 PAD_TOKENS = ("[PAD]", "<pad>", "<|padding|>", "<|pad|>", "PAD", "<PAD>")
+TextOrArray = str | Array  # what one of several inputs is given
 FileName = Annotated[
     str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*(?!\n)$", max_length=100)
 ]
@@ -69,6 +73,29 @@ def as_bytes(text: str) -> Array:
         return np.frombuffer(text.encode(), np.uint8)
     except UnicodeEncodeError as error:
         raise DataError(f"the text is not Unicode: {error.reason}") from error
+
+
+def text_or_array(values: Any) -> TextOrArray:
+    """A text in an array of one, as numpy keeps it, as a str; any other value as an array."""
+    if isinstance(values, str):
+        return str(values)
+    array = np.asarray(values)
+    return str(array.reshape(-1)[0]) if array.dtype.kind == "U" and array.size == 1 else array
+
+
+def as_recording(steps: Sequence[StepBase], given: TextOrArray, name: str) -> Array:
+    """What one of several inputs is given, as its steps take it: of a text the bytes. Raises DataError for the other of the two."""
+    if isinstance(given, str) is not takes_texts(steps):
+        if isinstance(given, str):
+            raise DataError(f"{name}: {given[:40]!r} is a text; the input takes numbers")
+        shown = f"{given.dtype} {list(given.shape)}" if given.dtype.kind in "fiub" else f"values of type {given.dtype}"
+        raise DataError(f"{name}: {shown}; the input takes one text (a str)")
+    if not isinstance(given, str):
+        return given
+    try:
+        return as_bytes(given)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
 
 
 def _text_of(row: Array) -> str:

@@ -16,6 +16,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import BINS, Drift, Monitor, sample_features
 from edgeloop_contract.manifest import Manifest
 from edgeloop_contract.messages import DriftReport
+from edgeloop_contract.preprocessing import takes_texts
 
 HISTORY = 512  # samples that a diagnosis looks back on
 ENDED_AFTER = 4  # times the longest memory without another alarm, after which the episode is over
@@ -70,6 +71,7 @@ class DriftFollower:
         self.finding: Finding | None = None
         self._worst = 0
         self._history: deque[tuple[Array, int, float]] = deque(maxlen=HISTORY)
+        self._texts = {entry.name for entry in manifest.inputs if takes_texts(entry.preprocessing)}
         self._centre, self._scale = np.asarray(reference.centre), np.asarray(reference.scale)
         self._period = _Period()
 
@@ -81,7 +83,7 @@ class DriftFollower:
         """One answered sample (1, *sample), by input where there are several, with its scores (1, ...) or its named outputs."""
         first = next(iter(sample.values())) if isinstance(sample, Mapping) else sample
         answer_values, label, confidence = answer_features(self.manifest.task, scores, first)
-        features = np.concatenate([sample_features(sample), answer_values])
+        features = np.concatenate([sample_features(sample, self._texts), answer_values])
         answer = label if label < self.reference.labels else 0
         alarm = self.monitor.observe(features, answer)
         now, period = time.time(), self._period

@@ -193,7 +193,7 @@ class Api:
         if model.variant.kept_inside and self.models.config.source.kind != "none":
             raise Refusal(409, f"{name} keeps its state inside its runtime, for the source alone: serve it without a source")
         given = {
-            name: model.samples_of_texts(values.tolist()) if values.dtype == object else values
+            name: model.samples_of_texts(values.tolist(), name) if values.dtype == object else values
             for name, values in request.inputs.items()
         }
         checked = {e.name: model.checked(given[e.name], e.sample) for e in model.manifest.inputs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -17,8 +17,11 @@ from edgeloop_agent.config.source_kinds import SOURCES
 if TYPE_CHECKING:  # the supervisor reads the table, and does without numpy
     from edgeloop_agent.in_flight import InFlight
     from edgeloop_contract.arrays import Array
+    from edgeloop_contract.preprocessing import TextOrArray
 
-__all__ = ["Outcome", "Recording", "ReportAway", "Source", "acknowledge_nothing", "open_source", "waits_when_full"]
+__all__ = [
+    "Outcome", "Recording", "ReportAway", "Source", "Wanted", "acknowledge_nothing", "open_source", "waits_when_full",
+]  # fmt: skip
 
 ReportUnavailable = Callable[[str], None]  # called with the reason why the source is not available; '' when it is available again
 
@@ -27,6 +30,7 @@ ReportUnavailable = Callable[[str], None]  # called with the reason why the sour
 # answered, but the answer could not be written.
 Outcome = Literal["answered", "refused", "failed", "unwritten", "dropped"]
 MAX_TEXT_LENGTH = 500
+Wanted = Mapping[str, bool]  # inputs of a model that has several: whether each takes a text
 
 
 def acknowledge_nothing(outcome: Outcome) -> str:
@@ -40,7 +44,8 @@ ESCAPED_BYTES = re.compile("[\udc80-\udcff]")  # how Python represents bytes of 
 class Recording(msgspec.Struct, frozen=True):
     """One input: its values, or why it could not be read.
 
-    `inputs`: instead of `values`, an array for each input of a model that has several; `text`: instead of `values`.
+    `inputs`: instead of `values`, an array or a text for each input of a model that has several; `text`: instead of `values`.
+    `by_input`: for such a model, a recording for each row of a table, or the one of an object; may raise DataError.
     `times`: (T,) seconds of each point.
     `label`: the truth, where known. `rate_hz`: of sound, where the source knows it.
     `key`: identifies the file, so that a file which kills the worker can be excluded. `acknowledge`: call it with the outcome;
@@ -59,7 +64,8 @@ class Recording(msgspec.Struct, frozen=True):
     key: str = ""
     acknowledge: Callable[[Outcome], str] = acknowledge_nothing
     by_name: Callable[[Sequence[str]], Array | None] | None = None
-    inputs: dict[str, Array] | None = None
+    inputs: dict[str, TextOrArray] | None = None
+    by_input: Callable[[Wanted], Iterator[Recording]] | None = None
     text: str | None = None
     stream: int = 0
     captured: float | None = None

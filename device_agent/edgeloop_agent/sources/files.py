@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import IO, TextIO
@@ -13,6 +14,7 @@ import msgspec
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.in_flight import EXCLUDED, InFlight
 from edgeloop_agent.sources import Recording, ReportUnavailable
+from edgeloop_agent.sources.input_tables import file_beside
 from edgeloop_agent.sources.json_records import json_record
 from edgeloop_agent.sources.readers import ENDINGS, read
 from edgeloop_agent.sources.texts import TEXT_ENDINGS, is_text_file, lines_of_file, text_lines, text_of_file
@@ -62,9 +64,12 @@ def folder(path: Path, in_flight: InFlight = NOT_TRACKED, texts: bool = False) -
             yield read_tracked(file, in_flight)
 
 
-def json_lines(stream: IO[str], prefix: str = "") -> Iterator[Recording]:
-    """One JSON object a line: {"name": …, "values": [[…], …]}, null for a missing value."""
-    number = 0
+def json_lines(stream: IO[str], prefix: str = "", beside: Path | None = None) -> Iterator[Recording]:
+    """One JSON object a line: {"name": …, "values": [[…], …]}, null for a missing value.
+
+    `beside`: a folder whose files it may name.
+    """
+    number, files = 0, None if beside is None else partial(file_beside, beside, read)
     while line := stream.readline(MAX_LINE_CHARACTERS + 1):
         number += 1
         name = f"{prefix}line {number}"
@@ -73,7 +78,7 @@ def json_lines(stream: IO[str], prefix: str = "") -> Iterator[Recording]:
                 line = stream.readline(MAX_LINE_CHARACTERS)
             yield Recording(name, None, f"longer than {MAX_LINE_CHARACTERS} characters")
         elif line.strip():
-            yield json_record(line, name)
+            yield json_record(line, name, files)
 
 
 def open_source(where: str, stdin: TextIO, in_flight: InFlight = NOT_TRACKED, texts: bool = False) -> Iterator[Recording]:
@@ -99,7 +104,7 @@ def open_source(where: str, stdin: TextIO, in_flight: InFlight = NOT_TRACKED, te
 
 def _json_file(path: Path, prefix: str = "") -> Iterator[Recording]:
     with path.open(encoding="utf-8", errors="replace") as stream:
-        for number, recording in enumerate(json_lines(stream, prefix), 1):
+        for number, recording in enumerate(json_lines(stream, prefix, path.parent), 1):
             yield msgspec.structs.replace(recording, key=f"{path} {number}")
 
 

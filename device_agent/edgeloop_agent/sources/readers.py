@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from edgeloop_agent.sources.pictures import read_image
 from edgeloop_agent.sources.sounds import read_sound, read_wav
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, EdgeloopError
+from edgeloop_contract.preprocessing import TextOrArray, text_or_array
 
 __all__ = ["ENDINGS", "READERS", "SOUND", "read", "read_csv", "read_image", "read_npy", "read_sound", "read_wav"]
 
@@ -37,10 +39,23 @@ def read_npy(path: Path) -> Array:
 def read_npz(path: Path) -> Recording:
     """An array for each input of a model, by its name; the only array by itself."""
     with np.load(path, allow_pickle=False) as arrays:
-        named = {name: arrays[name] for name in arrays.files}
+        named = {name: _member(arrays, name) for name in arrays.files}
     if not named:
         raise DataError("no array in it; save one for each input by numpy.savez")
-    return Recording(path.name, None, inputs=named) if len(named) > 1 else Recording(path.name, next(iter(named.values())))
+    if len(named) == 1 and not isinstance(only := next(iter(named.values())), str):
+        return Recording(path.name, only)
+    return Recording(path.name, None, inputs=named)
+
+
+def _member(arrays: Any, name: str) -> TextOrArray:
+    """An array of numbers or texts, one text as itself. Raises DataError for Python objects: they are a pickle and can run code."""
+    try:
+        return text_or_array(arrays[name])
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        what = f"{name}: holds Python objects (a pickle), which are never loaded"
+        raise DataError(f"{what}; save texts by numpy.array(texts, dtype=str), and numbers as numbers") from error
 
 
 READERS: dict[str, Callable[[Path], Array]] = {
@@ -71,6 +86,8 @@ def read(path: Path) -> Recording:
             return read_npz(path)
         if ending in TABLES:
             return _table(path)
+        if ending not in READERS:
+            raise DataError(f"none of the files that are read as recordings ({', '.join(sorted(ENDINGS))})")
         return Recording(path.name, READERS[ending](path))
     except EdgeloopError as error:
         return Recording(path.name, None, str(error))
@@ -85,9 +102,10 @@ def read(path: Path) -> Recording:
 def _table(path: Path) -> Recording:
     """A table's numbers, and access to its columns by name: a table may hold text columns beside those that a model takes."""
     from edgeloop_agent.sources.columns import read_columns
+    from edgeloop_agent.sources.input_tables import rows_of_table
 
-    by_name = partial(read_columns, path)
+    by_name, by_input = partial(read_columns, path), partial(rows_of_table, path, read)
     try:
-        return Recording(path.name, READERS[path.suffix.lower()](path), by_name=by_name)
+        return Recording(path.name, READERS[path.suffix.lower()](path), by_name=by_name, by_input=by_input)
     except DataError as error:
-        return Recording(path.name, None, str(error), by_name=by_name)
+        return Recording(path.name, None, str(error), by_name=by_name, by_input=by_input)

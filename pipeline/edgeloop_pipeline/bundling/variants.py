@@ -29,7 +29,7 @@ def variant_of(
         from edgeloop_exporters.file_tensors import input_specs, states_of, without_states
 
         answers = without_states(outputs, splits.inputs)
-        if len(answers) == 1 and splits.task != "tensors":  # the only answer is the scores
+        if len(answers) == 1 and (splits.task != "tensors" or splits.sequence is not None):  # the only answer is the scores
             answers = [msgspec.structs.replace(answers[0], name="")]
         return Variant(
             name=name, runtime=runtime, precision=precision, file=file, inputs=input_specs(splits.inputs), outputs=answers,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeloop_contract.errors import EdgeloopError, UsageError
-from edgeloop_pipeline.cli.pack import boxes_given, labels_given, numbers_given, pairs_given, steps_given
+from edgeloop_pipeline.cli.pack import boxes_given, by_input, labels_given, length_given, numbers_given, pairs_given, steps_given
 from edgeloop_pipeline.cli.run_options import FiniteRange, runs_option
 
 if TYPE_CHECKING:
@@ -47,11 +47,29 @@ if TYPE_CHECKING:
 @click.option("--constant", multiple=True, metavar="INPUT=VALUES", help="An input that always has these values; may be repeated.")
 @click.option("--state", multiple=True, metavar="INPUT=OUTPUT", help="An output that is this input at the next call.")
 @click.option("--no-states", is_flag=True, help="No output comes back as an input, whatever it looks like.")
-@click.option("--tokenizer", type=click.Path(path_type=Path), help="Of a model of texts: its tokenizer.json.")
 @click.option(
-    "--length", type=click.IntRange(1, 8192), default=None, help="Token ids of a text; default: as many as the texts have."
+    "--label-at",
+    type=click.Choice(["last", "any", "every"]),
+    help="Of a model that keeps state, with --labels: which of a recording's answers its label is held against.",
 )
-@click.option("--text-column", default="", metavar="NAME", help="The texts' column in a .csv, .tsv or .jsonl file.")
+@click.option(
+    "--tokenizer",
+    multiple=True,
+    metavar="[INPUT=]FILE",
+    help="Of a model of texts: its tokenizer.json. Of several inputs, say of which; may be repeated.",
+)
+@click.option(
+    "--length",
+    multiple=True,
+    metavar="[INPUT=]N",
+    help="Token ids of a text; default: as many as the texts have. Of several texts, say of which; may be repeated.",
+)
+@click.option(
+    "--text-column",
+    multiple=True,
+    metavar="[INPUT=]NAME",
+    help="The texts' column in a .csv, .tsv or .jsonl file. Of several texts, say of which; may be repeated.",
+)
 @click.option("--label-column", default="", metavar="NAME", help="The labels' column there.")
 @click.option(
     "--output", "outputs", multiple=True, metavar="TENSOR", help="An output that counts, of several; may be repeated. Default: all."
@@ -102,17 +120,22 @@ def compress(model: str, calibrate: Path, out: Path, runs: Path, prepare_only: b
 
     steps = dict(steps_given(text) for text in given["preprocess"])
     sizes = dict(_size(text) for text in given["size"])
+    lengths = {name: length_given(text) for name, text in by_input("--length", given["length"]).items()}
+    columns = by_input("--text-column", given["text_column"])
+    tokenizers = {name: Path(text) for name, text in by_input("--tokenizer", given["tokenizer"]).items()}
     request = CompressRequest(
         model=Path(model), reference=model, weights=given["weights"], calibrate=calibrate, out=out, name=given["name"],
         labels=labels_given(given["labels"]),
         normalize=_normalize(given["normalize"]), bgr=given["bgr"], fit=given["fit"],
         steps=steps.pop("", []), steps_of=steps, outputs=given["outputs"], shape=sizes.pop("", ()), shape_of=sizes,
         constants={name: numbers_given(name, text) for name, text in pairs_given("--constant", given["constant"])},
-        states=dict(pairs_given("--state", given["state"])), no_states=given["no_states"], task=given["task"],
+        states=dict(pairs_given("--state", given["state"])), no_states=given["no_states"], label_at=given["label_at"],
+        task=given["task"],
         boxes=boxes_given(given["boxes"]) if given["boxes"] else None, points=labels_given(given["points"], "--points"),
         measure=given["measure"],
         min_agreement=given["min_agreement"], max_latency_us=given["max_latency_us"], max_bytes=given["max_bytes"],
-        tokenizer=given["tokenizer"], length=given["length"] or 0, text_column=given["text_column"],
+        tokenizer=tokenizers.pop("", None), length=lengths.pop("", 0), text_column=columns.pop("", ""), tokenizers=tokenizers,
+        lengths=lengths, text_columns=columns,
         label_column=given["label_column"],
         drop_in=given["doors"] == "original", symmetric=given["symmetric"], prune=given["prune"], epochs=given["epochs"],
     )  # fmt: skip

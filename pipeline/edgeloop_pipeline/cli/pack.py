@@ -17,6 +17,7 @@ EXIT_CODES = """\b
 Exit codes: 0 done · 2 wrong usage · 3 sample data · 4 the model file · 6 this machine cannot run it · 7 disk or folder"""
 TASKS = ["classification", "multilabel", "regression", "tensors", "detection", "keypoints", "segmentation"]
 BESIDE = ("score_threshold", "iou_threshold", "max_boxes", "prototypes", "prototype_channels")  # the layout's settings
+MAX_LENGTH = 8192  # token ids of a text
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -35,6 +36,8 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 @click.option("--boxes", default="", metavar="LAYOUT", help="How the outputs are boxes: YAML, or a file; docs/detection.md.")
 @click.option("--points", default="", help="Names of the points of boxes, as --labels.")
 @click.option("--preprocess", multiple=True, metavar="[INPUT=]STEPS", help="YAML list of steps, or a file with it; see docs.")
+@click.option("--tokenizer", multiple=True, metavar="[INPUT=]FILE", help="The tokenizer.json of an input of token ids, or of all.")
+@click.option("--length", multiple=True, metavar="[INPUT=]N", help="Token ids of a text, where the file leaves it open.")
 @click.option("--constant", multiple=True, metavar="TENSOR=VALUES", help="An input that always has these values.")
 @click.option("--state", multiple=True, metavar="INPUT=OUTPUT", help="An output that is this input at the next window.")
 @click.option("--no-states", is_flag=True, help="No tensor is state.")
@@ -77,6 +80,8 @@ def pack(models: tuple[Path, ...], out: Path, as_json: bool, card: Path | None, 
         no_states=given["no_states"],
         reset=given["reset"],
         shapes={name: _sizes(name, text) for name, text in pairs_given("--shape", given["shape"])},
+        tokenizers={name: Path(text) for name, text in by_input("--tokenizer", given["tokenizer"]).items()},
+        lengths={name: length_given(text) for name, text in by_input("--length", given["length"]).items()},
         samples=given["samples"],
         card=_text(card) if card else "",
     )
@@ -180,7 +185,7 @@ def steps_given(text: str) -> tuple[str, list[Any]]:
             f"--preprocess {text[:80]}: {' '.join(str(error).split())[:200]}; docs/preprocessing.md has the steps"
         ) from error
     if takes_texts(steps):
-        raise UsageError("--preprocess: tokenize comes with its file; edgeloop compress MODEL --tokenizer FILE takes both")
+        raise UsageError("--preprocess: tokenize comes with its file; --tokenizer FILE takes both")
     return name, steps
 
 
@@ -197,3 +202,22 @@ def _step(item: Any) -> Any:
             raise ValueError(f"no convention {item['convention']!r}; there is {', '.join(CONVENTIONS)}")
         return CONVENTIONS[item["convention"]]
     return msgspec.convert(item, type=Step)
+
+
+def by_input(option: str, texts: tuple[str, ...]) -> dict[str, str]:
+    """INPUT=VALUE or VALUE; of a file's name that has a = itself, the file. Raises UsageError for an input that is there twice."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name, value = ("", text) if not equals or Path(text).is_file() else (name, value)
+        if name in found or not value:
+            why = "is there twice" if value else "has no value"
+            raise UsageError(f"{option} {text}: {why}; say {option} INPUT=VALUE once for each")
+        found[name] = value
+    return found
+
+
+def length_given(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= MAX_LENGTH:
+        raise UsageError(f"--length {text}: say a whole number of token ids from 1 to {MAX_LENGTH}")
+    return int(text)

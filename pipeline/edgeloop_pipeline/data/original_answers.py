@@ -147,10 +147,11 @@ class Original:
         return answers
 
 
-def with_states(splits: PreparedSplits, original: Original) -> PreparedSplits:
+def with_states(splits: PreparedSplits, original: Original, whole: bool = False) -> PreparedSplits:
     """The splits with each window's states as the original has them there: zeros at a recording's first window, then its own.
 
-    The original runs window by window, and all of them lie in memory: of each split the first MOST_WINDOWS.
+    The original runs window by window, and all of them lie in memory: of each split the first MOST_WINDOWS. `whole`: of whole
+    recordings, because their last windows are judged.
     """
     states = [entry for entry in splits.inputs if entry.output]
     if not states:
@@ -162,8 +163,10 @@ def with_states(splits: PreparedSplits, original: Original) -> PreparedSplits:
     for name in NAMES:
         samples: Samples = getattr(splits, name)
         if len(samples) > MOST_WINDOWS:
-            notes.append(f"{name}: the first {MOST_WINDOWS} of {len(samples)} windows are used")
-            samples = samples.of(np.arange(MOST_WINDOWS))
+            cut = np.flatnonzero(np.diff(samples.recording[: MOST_WINDOWS + 1])) + 1 if whole else np.zeros(0)
+            most = int(cut[-1]) if len(cut) else MOST_WINDOWS
+            notes.append(f"{name}: the first {most} of {len(samples)} windows are used")
+            samples = samples.of(np.arange(most))
         values, last = np.array(samples.values), dict[str, Array]()
         for row in range(len(values)):
             first = row == 0 or samples.recording[row] != samples.recording[row - 1]
@@ -181,10 +184,12 @@ def _padded(x: Array, count: int) -> Array:
     return x if len(x) >= count else np.concatenate([x, np.repeat(x[-1:], count - len(x), 0)])
 
 
-def labelled(splits: PreparedSplits, original: Original, mean: tuple[float, ...], std: tuple[float, ...]) -> PreparedSplits:
+def labelled(
+    splits: PreparedSplits, original: Original, mean: tuple[float, ...], std: tuple[float, ...], truths: bool = False
+) -> PreparedSplits:
     """The splits with the original's answers as labels: classes for a classification, the whole answers (N, …) else.
 
-    Those of several outputs are joined, (N, total).
+    Those of several outputs are joined, (N, total). `truths`: the data's own labels are kept beside them.
     """
     made: list[Samples] = []
     outputs: tuple[Output, ...] = ()
@@ -199,5 +204,5 @@ def labelled(splits: PreparedSplits, original: Original, mean: tuple[float, ...]
             if scores.shape[1] != len(splits.labels):
                 raise DataError(f"labels: there are {len(splits.labels)}, and {original.path} gives {scores.shape[1]} scores")
             answers = scores.argmax(1).astype(np.int64)
-        made.append(replace(samples, labels=answers))
+        made.append(replace(samples, labels=answers, truth=np.asarray(samples.labels) if truths else samples.truth))
     return replace(splits, train=made[0], validation=made[1], test=made[2], outputs=outputs)

@@ -30,7 +30,7 @@ from edgeloop_pipeline.data.types import NAMES, PreparedSplits, Samples, Split, 
 MAX_PROBLEMS = 20  # named one by one
 
 
-def checked(loaded: Any, task: str = "classification") -> Splits:
+def checked(loaded: Any, task: str = "classification", truths: bool = False) -> Splits:
     """The data of a data.py, with names as texts and labels as numbers (for classes int64 indices). Raises DataError."""
     lacking = [name for name in ("labels", *NAMES) if not hasattr(loaded, name)]
     if lacking:
@@ -39,7 +39,7 @@ def checked(loaded: Any, task: str = "classification") -> Splits:
         _check_counts(getattr(loaded, name), name)
     names = names_of(loaded.labels)
     parts: dict[str, Split] = {name: getattr(loaded, name) for name in NAMES}
-    if task == "tensors":  # an imported model's own answers follow
+    if task == "tensors" and not truths:  # an imported model's own answers follow
         labels = {name: np.zeros(len(part.labels), np.int64) for name, part in parts.items()}
     elif task in WITH_BOXES:
         labels = _boxes(parts, len(names.texts), _points(loaded, task))
@@ -109,14 +109,14 @@ def _groups(split: Split) -> Array | None:
 
 def prepare_splits(
     splits: Splits, steps: Sequence[StepBase], task: str = "classification", cleaning: Sequence[CleaningStep] = (),
-    inputs: Sequence[PreparedInput] = (),
+    inputs: Sequence[PreparedInput] = (), truths: bool = False,
 ) -> PreparedSplits:  # fmt: skip
     """Run the shared cleaning and preprocessing over all splits. Raises DataError that names the split and the recording.
 
     A recording that cleaning refuses is left out, because the device would refuse it too; `notes` has the count. `inputs`: of a
-    model with several, each with its own steps.
+    model with several, each with its own steps. `truths`: the recordings' labels are classes although the task is tensors.
     """
-    splits, notes = checked(splits, task), []
+    splits, notes = checked(splits, task, truths), []
     made = {}
     for name in NAMES:
         maker = _Maker(name, getattr(splits, name), steps, cleaning, splits.rate_hz, task, inputs)

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeloop_contract.arrays import DTYPES, Array
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.preprocessing import Prepared, prepare
+from edgeloop_contract.preprocessing import Prepared, as_recording, prepare
 from edgeloop_contract.preprocessing.base import StepBase
 from edgeloop_contract.resampling import to_model_rate
 from edgeloop_exporters.named_inputs import NamedInput, put_together
@@ -27,7 +27,7 @@ class PreparedInput:
 
 
 def prepared_together(recording: Any, inputs: Sequence[PreparedInput], rate_hz: int | None) -> Prepared:
-    """The windows (N, total, 1) of a recording: an array for each input by its name, or the array of the only one.
+    """The windows (N, total, 1) of a recording: an array or a text for each input by its name, or that of the only one.
 
     Raises DataError where an input is missing, or has another shape, type or number of windows than it must have.
     """
@@ -35,7 +35,7 @@ def prepared_together(recording: Any, inputs: Sequence[PreparedInput], rate_hz: 
     parts = recording if isinstance(recording, Mapping) else {fed[0].entry.name: recording}
     names = [given.entry.name for given in fed]
     if sorted(parts) != sorted(names):
-        raise DataError(f"has {', '.join(sorted(parts))}; the model takes {', '.join(names)}: save an array of each name")
+        raise DataError(f"has {', '.join(sorted(parts))}; the model takes {', '.join(names)}: save an array or a text of each name")
     found = {given.entry.name: _prepared(given, parts[given.entry.name], rate_hz) for given in fed}
     counts = {name: len(part.indices) + len(part.refused) for name, part in found.items()}
     if len(set(counts.values())) != 1:
@@ -52,7 +52,8 @@ def prepared_together(recording: Any, inputs: Sequence[PreparedInput], rate_hz: 
 def _prepared(given: PreparedInput, values: Any, rate_hz: int | None) -> Prepared:
     """The windows of one input, in its own type and shape."""
     entry = given.entry
-    array = to_model_rate(given.steps, np.asarray(values), rate_hz)
+    recording = as_recording(given.steps, values if isinstance(values, str) else np.asarray(values), entry.name)
+    array = to_model_rate(given.steps, recording, rate_hz)
     if not given.steps:
         array = array.reshape(entry.sample_shape) if array.size == entry.size else array
         array = array.astype(np.uint8) if array.dtype == bool else array

@@ -13,6 +13,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.tasks import Detection, Segmentation
 from edgeloop_exporters.named_inputs import NamedInput
 from edgeloop_exporters.named_outputs import Output
+from edgeloop_pipeline.data.sequence_labels import SequenceLabels
 
 NAMES = ("train", "validation", "test")
 
@@ -61,19 +62,24 @@ class Data(Protocol):
 
 @dataclass(frozen=True)
 class Samples:
-    """Model inputs: `values` (N, *sample) raw counts, channels last; `recording`: the number of each sample's recording."""
+    """Model inputs: `values` (N, *sample) raw counts, channels last; `recording`: the number of each sample's recording.
+
+    `truth`: (N,) the recording's label, where `labels` are the original's answers and the data have labels too; else (0,).
+    """
 
     values: Array
     labels: Array
     recording: Array
     groups: Array
+    truth: Array = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def of(self, rows: Array) -> Samples:
         """The samples of these rows (a mask or numbers)."""
-        return Samples(self.values[rows], self.labels[rows], self.recording[rows], self.groups[rows])
+        truth = self.truth[rows] if len(self.truth) else self.truth
+        return Samples(self.values[rows], self.labels[rows], self.recording[rows], self.groups[rows], truth)
 
 
 @dataclass(frozen=True)
@@ -117,8 +123,14 @@ class PreparedSplits:
     masks: Segmentation | None = None  # of an imported model that says a label for each pixel
     outputs: tuple[Output, ...] = ()  # where the labels are several outputs' answers, joined: (N, total)
     points: tuple[str, ...] = ()  # names of the points of a box
+    sequence: SequenceLabels | None = None  # of an imported model that keeps state: what a recording's label says
     inputs: tuple[NamedInput, ...] = ()  # of a model with several: a sample (total, 1) has them flattened, one behind the other
     notes: tuple[str, ...] = ()  # the effects of cleaning on the recordings, in words
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether somebody labelled the data, so that the metric is accuracy and not what is kept of an original."""
+        return not self.measure or self.sequence is not None
 
     @property
     def shape(self) -> tuple[int, ...]:

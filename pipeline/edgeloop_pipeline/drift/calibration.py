@@ -9,7 +9,7 @@ recordings, rates that would need more recordings than there are come from extra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -128,20 +128,21 @@ def reliability(confidence: Array, right: Array) -> list[tuple[float, int]]:
 
 def of_bundle(
     task: Any, pools: dict[str, tuple[Any, Array]], labelled: bool = True, outputs: Sequence[Output] = (),
-    inputs: Sequence[NamedInput] = (),
+    inputs: Sequence[NamedInput] = (), texts: Collection[str] = (),
 ) -> Drift:  # fmt: skip
     """The reference of a bundle from validation samples and scores; with training samples if validation has too few groups.
 
     `pools`: "validation", and optionally "train", as (Samples, scores). Not `labelled`: no table says how often
-    a confidence is right. `outputs`: several, whose scores are joined; `inputs`: several, which each sample has together.
+    a confidence is right. `outputs`: several, whose scores are joined; `inputs`: several, which each sample has together;
+    `texts`: those of token ids, which are not watched.
     """
     if isinstance(task, Anomaly):  # the normal samples are the reference
         pools = {name: (s.of(s.labels == 0), found[s.labels == 0]) for name, (s, found) in pools.items()}
     samples, scores = pools["validation"]
     classes = isinstance(task, Classification)
-    _, _, confidence = pool_of(task, samples.values, scores, samples.recording, samples.groups, outputs, inputs)
+    _, _, confidence = pool_of(task, samples.values, scores, samples.recording, samples.groups, outputs, inputs, texts)
     table = reliability(confidence, scores.argmax(1) == samples.labels) if classes and labelled else ()
-    parts = [pool_of(task, s.values, found, s.recording, s.groups, outputs, inputs)[:2] for s, found in pools.values()]
+    parts = [pool_of(task, s.values, found, s.recording, s.groups, outputs, inputs, texts)[:2] for s, found in pools.values()]
     names = parts[0][1]
     pool = Pool(
         np.concatenate([p.features for p, _ in parts]), np.concatenate([p.answers for p, _ in parts]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,11 +38,16 @@ class Seen(NamedTuple):
     confidence: float
 
 
-def seen_of(task: Any, sample: Array | Mapping[str, Array], scores: Array | Mapping[str, Array]) -> Seen:
-    """A sample (1, *sample), by input where there are several, with its scores (1, ...) or its named outputs."""
+def seen_of(
+    task: Any, sample: Array | Mapping[str, Array], scores: Array | Mapping[str, Array], texts: Collection[str] = ()
+) -> Seen:  # fmt: skip
+    """A sample (1, *sample), by input where there are several, with its scores (1, ...) or its named outputs.
+
+    `texts`: inputs of token ids, which are not watched.
+    """
     first = next(iter(sample.values())) if isinstance(sample, Mapping) else sample
     said, answer, confidence = answer_features(task, scores, first)
-    return Seen(np.concatenate([sample_features(sample), said]), answer, confidence)
+    return Seen(np.concatenate([sample_features(sample, texts), said]), answer, confidence)
 
 
 def pool_of_seen(seen: Sequence[Seen], recordings: Array, groups: Array) -> Pool:
@@ -53,18 +58,18 @@ def pool_of_seen(seen: Sequence[Seen], recordings: Array, groups: Array) -> Pool
 
 def pool_of(
     task: Any, values: Array, scores: Array, recordings: Array, groups: Array, outputs: Sequence[Output] = (),
-    inputs: Sequence[NamedInput] = (),
+    inputs: Sequence[NamedInput] = (), texts: Collection[str] = (),
 ) -> tuple[Pool, list[str], Array]:  # fmt: skip
     """The features of samples (n, *sample) and their scores; the features' names; and the confidence of each answer (n,).
 
-    `outputs`: several, whose scores are joined; `inputs`: several, which each sample has together.
+    `outputs`: several, whose scores are joined; `inputs`: several, which each sample has together; `texts`: those of token ids.
     """
     rows: list[Any] = [scores[i : i + 1] for i in range(len(values))]
     if outputs:
         rows = [separate(row, outputs) for row in rows]
     given = samples_of(values, inputs) if inputs else {"": values}
-    seen = [seen_of(task, _one(given, i), row) for i, row in enumerate(rows)]
-    names = sample_names({name: part.shape[1:] for name, part in given.items()}) + (
+    seen = [seen_of(task, _one(given, i), row, texts) for i, row in enumerate(rows)]
+    names = sample_names({name: part.shape[1:] for name, part in given.items()}, texts) + (
         answer_names(task, [o.name for o in outputs]) if outputs else answer_names(task)
     )
     return pool_of_seen(seen, recordings, groups), names, np.array([one.confidence for one in seen])

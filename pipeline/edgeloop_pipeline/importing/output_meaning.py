@@ -12,13 +12,14 @@ from edgeloop_exporters.model_files.description import ModelFile, Tensor
 from edgeloop_exporters.model_files.detectors import Detector
 from edgeloop_exporters.model_files.pixel_maps import described, grid_of
 from edgeloop_exporters.token_inputs import TOKENS
+from edgeloop_pipeline.data.datasets.input_rows import InputRows
 from edgeloop_pipeline.data.datasets.recordings import Recordings
 from edgeloop_pipeline.importing import detection
 from edgeloop_pipeline.importing.request import CompressRequest
 from edgeloop_pipeline.importing.texts import text_data
 from edgeloop_pipeline.recipe.settings import ImportedBoxes, ImportedMasks, Measure
 
-__all__ = ["Answer", "answer_of"]
+__all__ = ["Answer", "answer_of", "labels_of_data"]
 
 MAX_NAMED = 5
 MIN_EMBEDDING = 16  # values: fewer are numbers of a regression, whose cosine and power hardly change with the sample
@@ -172,23 +173,46 @@ def _classification(answer: Answer, chosen: Tensor, scores: int, request: Compre
     if not answer.labels:
         answer.labels = [f"class {i}" for i in range(scores)]
         answer.guesses.append(f"{scores} classes without names ({chosen.activation or 'as said'} at the end); --labels names them")
-    answer.labelled = _texts_have_labels(request, answer) if texts else _folders_name_labels(request.calibrate, answer)
+    if texts:
+        answer.labelled = _have_labels({text.label for text in text_data(request).texts}, request, answer)
+    elif request.label_column:
+        answer.labelled = _have_labels(set(_rows_of(request).labels(request.label_column)), request, answer)
+    else:
+        answer.labelled = _folders_name_labels(request.calibrate, answer)
     if request.measure not in (None, "agreement"):
         raise UsageError(
             f"--measure {request.measure}: a classification is judged by agreement; add --task tensors for another measure"
         )
     if answer.labelled and request.measure is None:
-        what = "the texts have the model's labels" if texts else "the folders are named after the labels"
+        by_row = "the texts have the model's labels" if texts else "the rows have the model's labels"
+        what = by_row if texts or request.label_column else "the folders are named after the labels"
         answer.facts.append(f"{what}: accuracy is measured")
         return
     answer.measure = "agreement"
     answer.facts.append(f"int8 is judged by {REASONS['agreement']}: nobody labelled the data")
 
 
-def _texts_have_labels(request: CompressRequest, answer: Answer) -> bool:
-    """Whether every text's folder, or its label column, has a label of the model, by name or number."""
-    data = text_data(request)
-    given = {text.label for text in data.texts}
+def labels_of_data(request: CompressRequest) -> set[str]:
+    """The labels that the data have by folder or column; none where they are not those that were said. Raises DataError."""
+    answer = Answer([], "classification", None, request.labels)
+    if request.label_column:
+        given = set(_rows_of(request).labels(request.label_column))
+        return given if _have_labels(given, request, answer) else set()
+    if not _folders_name_labels(request.calibrate, answer):
+        return set()
+    return {path.parent.name for path in Recordings(request.calibrate).files()}
+
+
+def _rows_of(request: CompressRequest) -> InputRows:
+    """The rows of a table of several inputs. Raises UsageError where the data are none."""
+    data = Recordings(request.calibrate, inputs=request.fed, texts=tuple(request.texts))
+    if not data.is_table:
+        raise UsageError(f"--label-column: {request.calibrate} is no table with a column for each input; name folders after labels")
+    return data.rows
+
+
+def _have_labels(given: set[str], request: CompressRequest, answer: Answer) -> bool:
+    """Whether all that was given for labels, by folders or by a column, is a label of the model, by name or number."""
     known = {label for label in given if label in answer.labels or (label.isdecimal() and int(label) < len(answer.labels))}
     if request.label_column and given - known:
         shown = ", ".join(map(repr, sorted(given - known)[:MAX_NAMED]))

@@ -21,16 +21,20 @@ from edgeloop_exporters.cutting import only_outputs
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import content_of, read
 from edgeloop_exporters.onnx_import.old_sets import in_newer_set
+from edgeloop_exporters.value_axes import with_value_axes
 from edgeloop_pipeline.data.datasets.recordings import ARRAYS, Recordings
 from edgeloop_pipeline.data.datasets.scanning import kind_of
 from edgeloop_pipeline.data.original_answers import Original
+from edgeloop_pipeline.data.tokenizer_files import TOKENIZER
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.importing import detection, project_files, texts
 from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, Ask, Entry, entry_of
 from edgeloop_pipeline.importing.output_meaning import answer_of
 from edgeloop_pipeline.importing.request import CompressRequest, Meaning
+from edgeloop_pipeline.importing.sequences import check_label_at
 from edgeloop_pipeline.importing.several_inputs import has_several, takes_numbers
 from edgeloop_pipeline.importing.several_model import check_outputs, meaning_of_several, with_original_ports
+from edgeloop_pipeline.importing.texts_beside import with_texts
 from edgeloop_pipeline.importing.torch_models import is_torch, with_onnx_file
 from edgeloop_pipeline.networks.imported import open_import
 from edgeloop_pipeline.recipe import recipe as recipes
@@ -90,15 +94,27 @@ def _understood(request: CompressRequest, ask: Ask, scratch: Path) -> tuple[Comp
     content, original, tokens = content_of(request.model), model, None
     if request.outputs and model.runtime == "onnx":
         model, content = _of_outputs(model, content, request.outputs, path)
+    if request.constants:
+        model, content = _with_constants(model, content, request, path)
+    if (with_axes := with_value_axes(content, str(request.model))) is not None:
+        if request.drop_in:
+            what = "gives one value a sample without an axis for it, and the files have one, (batch, 1)"
+            raise UsageError(f"--io original: {request.model} {what}: leave it out")
+        path.write_bytes(content := with_axes)
+        model = msgspec.structs.replace(read(path), metadata=model.metadata)
     numbers = takes_numbers(model, request)
     if request.tokenizer is None and not numbers and texts.takes_only_tokens(model):
         request = replace(request, tokenizer=texts.tokenizer_beside(request.model))
-    if request.tokenizer is not None and model.runtime == "onnx":
+    said = request.tokenizer is not None or request.tokenizers
+    if said and not texts.takes_one_text(model, request):
+        model, request = with_texts(model, content, request, path)
+        content = path.read_bytes()
+        for text in request.texts.values():
+            (scratch / text.step.file).write_bytes(text.tokenizer)
+    elif (request := texts.of_the_only(request)).tokenizer is not None:
         tokens = texts.text_model(model, content, request, request.tokenizer)
         content = tokens.content
-        (scratch / texts.TOKENIZER).write_bytes(tokens.tokenizer)
-    if request.constants:
-        model, content = _with_constants(model, content, request, path)
+        (scratch / TOKENIZER).write_bytes(tokens.tokenizer)
     path.write_bytes(content)
     model = texts.described(model, path) if tokens is not None else model
     several = tokens is None and (numbers or has_several(model, request))
@@ -153,6 +169,7 @@ def _check(model: ModelFile, request: CompressRequest, several: bool) -> None:
         raise UsageError(f"{request.model}: takes token ids, of texts; say which tokenizer.json makes them, with --tokenizer")
     if several:
         return
+    check_label_at(request, False)
     if request.drop_in and model.inputs[0].dtype != "float32":
         raise UsageError(f"--io original: {request.model} takes {model.inputs[0].dtype}; only files of float32 can be replaced")
     if of := {**request.shape_of, **request.steps_of}:

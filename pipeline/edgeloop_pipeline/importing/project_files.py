@@ -49,8 +49,9 @@ def _data(request: CompressRequest, meaning: Meaning, final: Path) -> str:
     kind = "Texts" if takes_texts(meaning.preprocessing) else "Recordings"
     given = [f"sample={meaning.sample!r}"] if meaning.sample else []
     given += [f"inputs={meaning.inputs!r}"] if meaning.inputs else []
-    given += [f"column={request.text_column!r}"] if request.text_column else []
-    given += [f"label_column={request.label_column!r}"] if request.label_column else []
+    given += [f"texts={tuple(request.texts)!r}"] if request.texts else []
+    given += [f"column={request.text_column!r}"] if request.text_column and not request.texts else []
+    given += [f"label_column={request.label_column!r}"] if request.label_column and (kind == "Texts" or meaning.labelled) else []
     given += ['labels=tuple((HERE / "labels.txt").read_text("utf-8").splitlines())'] if meaning.labels else []
     given += ["labelled=True"] if meaning.labelled else []
     most = _most(request, meaning)

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from edgeloop_contract.preprocessing import Step
+from edgeloop_contract.preprocessing import Step, Tokenize
 from edgeloop_contract.tasks import Detection
+from edgeloop_pipeline.data.sequence_labels import LabelAt
 from edgeloop_pipeline.recipe.settings import Imported, Measure
 
-__all__ = ["CompressRequest", "Fit", "Meaning"]
+__all__ = ["CompressRequest", "Fit", "Meaning", "TextSteps"]
 
 Fit = Literal["stretch", "crop", "letterbox"]
+
+
+@dataclass(frozen=True)
+class TextSteps:
+    """Of one text beside other inputs: the step that makes its token ids, its file, and that in words, with what to check."""
+
+    step: Tokenize
+    tokenizer: bytes
+    said: str
+    guesses: list[str]
 
 
 @dataclass(frozen=True)
@@ -26,8 +38,10 @@ class CompressRequest:
     place of what pictures get by themselves. `boxes`: how outputs say boxes; `points`: names of theirs.
     `tokenizer`: a tokenizer.json, of a model of texts;
     `shape_of`, `steps_of`, `constants`: by input, of a model with several; `states`: input → the output that it is at the next
-    call; `no_states`: none, whatever the file looks like.
-    `length`: of its token ids, 0: by the texts; `text_column`, `label_column`: of a table of texts.
+    call; `no_states`: none, whatever the file looks like; `label_at`: which answers a recording's label is held against then.
+    `length`: of its token ids, 0: by the texts; `text_column`, `label_column`: of a table of texts. `tokenizers`, `lengths`,
+    `text_columns`: the same by text or input, of a model with texts beside other inputs; `texts`: what was found out about these;
+    `fed`: the names that a recording of several inputs has values for, once they are known.
     """
 
     model: Path
@@ -44,6 +58,11 @@ class CompressRequest:
     tokenizer: Path | None = None
     length: int = 0
     text_column: str = ""
+    tokenizers: dict[str, Path] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
+    text_columns: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, TextSteps] = field(default_factory=dict)
+    fed: tuple[str, ...] = ()
     label_column: str = ""
     outputs: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
@@ -52,6 +71,7 @@ class CompressRequest:
     constants: dict[str, list[float]] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     no_states: bool = False
+    label_at: LabelAt | None = None
     task: Literal["classification", "tensors", "detection"] | None = None
     boxes: Detection | None = None
     points: list[str] = field(default_factory=list)
@@ -69,6 +89,11 @@ class CompressRequest:
     def source(self, name: str) -> str:
         """Who said what this field is, in words."""
         return f"from {self.maker}" if name in self.told else "as said"
+
+    @property
+    def said_of_texts(self) -> dict[str, Mapping[str, object]]:
+        """Option → what was said by text or input."""
+        return {"--tokenizer": self.tokenizers, "--length": self.lengths, "--text-column": self.text_columns}
 
     @property
     def title(self) -> str:

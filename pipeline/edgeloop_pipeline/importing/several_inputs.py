@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -12,9 +12,11 @@ import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, ModelError, UsageError
-from edgeloop_contract.preprocessing import Step, prepare
+from edgeloop_contract.preprocessing import Step, prepare, with_files
+from edgeloop_contract.preprocessing.base import StepBase
 from edgeloop_exporters.model_files.description import ModelFile, Tensor
-from edgeloop_pipeline.data.datasets.named_arrays import named_rows
+from edgeloop_exporters.token_inputs import grouped
+from edgeloop_pipeline.data.datasets.named_arrays import Named, named_rows
 from edgeloop_pipeline.data.datasets.recordings import ARRAYS, Recordings
 from edgeloop_pipeline.data.several_inputs import PreparedInput, prepared_together
 from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, Entry
@@ -22,8 +24,8 @@ from edgeloop_pipeline.importing.request import CompressRequest
 from edgeloop_pipeline.recipe.settings import ImportedInput
 
 __all__ = [
-    "Several", "entry_of_several", "has_several", "is_open_second", "states_of", "takes_numbers", "total_of",
-    "without_state_outputs",
+    "FLOATS", "Several", "entry_of_several", "has_several", "is_open_second", "sample_shape", "states_of", "takes_numbers",
+    "total_of", "without_state_outputs",
 ]  # fmt: skip
 
 FLOATS = {"float16": "float32", "float64": "float32", "bfloat16": "float32"}  # inside, and in the file that is written
@@ -51,7 +53,7 @@ def has_several(model: ModelFile, request: CompressRequest) -> bool:
 
 def takes_numbers(model: ModelFile, request: CompressRequest) -> bool:
     """Whether every input takes whole numbers, and the data are arrays of them: ids that somebody made, which go in as they are."""
-    if request.tokenizer is not None or not model.inputs or any(t.dtype not in IDS for t in model.inputs):
+    if request.tokenizer is not None or request.tokenizers or not model.inputs or any(t.dtype not in IDS for t in model.inputs):
         return False
     try:
         return Recordings(request.calibrate).files()[0].suffix.lower() in ARRAYS
@@ -72,27 +74,42 @@ def entry_of_several(model: ModelFile, request: CompressRequest) -> Several:
     _check_words(model, request)
     states = states_of(model, request)
     fed = [tensor for tensor in model.inputs if tensor.name not in states]
-    recording = _first(request, len(fed) > 1)
+    try:
+        recording = _first(request, [tensor.name for tensor in fed])
+    except DataError as error:
+        if request.texts or not (texts := grouped(model.inputs, ())):
+            raise
+        ids = next(iter(next(iter(texts.values()))))
+        raise DataError(f"{error}; if {ids} takes the token ids of a text, say --tokenizer {ids}=FILE") from error
     inputs = []
     for tensor in model.inputs:
-        shape, dtype = _shape(tensor, request), _dtype(tensor, request.model)
+        shape, dtype = sample_shape(tensor, request), _dtype(tensor, request.model)
         if tensor.name in states:
             if dtype != "float32":
                 raise ModelError(f"{request.model}: its state {tensor.name} is of type {tensor.dtype}; states of floats are taken")
             inputs.append(ImportedInput(name=tensor.name, shape=list(shape), output=states[tensor.name]))
             continue
         steps = _steps(tensor.name, request, len(fed) == 1)
+        if tensor.name in request.texts:
+            inputs.append(ImportedInput(name=tensor.name, shape=list(shape), dtype="int32", preprocessing=steps))
+            continue
         values = recording.get(tensor.name) if isinstance(recording, Mapping) else recording
-        layout = _layout(steps, values, shape) if values is not None else "as_it_is"
+        if isinstance(values, str) and tensor.name not in request.texts:
+            remedy = f"; --tokenizer {tensor.name}=FILE makes token ids of it" if dtype in IDS else ""
+            raise DataError(f"{request.calibrate}: the first recording: {tensor.name} is a text; the model takes {dtype}{remedy}")
+        layout = _layout(steps, values, shape) if isinstance(values, np.ndarray) else "as_it_is"
         inputs.append(ImportedInput(name=tensor.name, shape=list(shape), dtype=dtype, layout=layout, preprocessing=steps))  # type: ignore[arg-type]
     try:
-        prepared_together(recording, [PreparedInput(entry.named, entry.preprocessing) for entry in inputs], None)
+        prepared_together(recording, [PreparedInput(entry.named, _loaded(entry, request)) for entry in inputs], None)
     except DataError as error:
         raise DataError(f"{request.calibrate}: the first recording: {error}") from error
     entry = Entry("as_it_is", [], [], NORMALIZATIONS["counts"])
     for given in inputs:
         what = f"is {given.output} of the call before" if given.output else "goes in as it is"
         what = "by the steps that were said" if given.preprocessing else what
+        if given.name in request.texts:
+            what = request.texts[given.name].said
+            entry.guesses.extend(request.texts[given.name].guesses)
         entry.facts.append(f"input {given.name} {given.dtype} {given.shape}: {what}")
     return Several(entry, inputs, tuple(tensor.name for tensor in fed) if len(fed) > 1 else ())
 
@@ -102,11 +119,15 @@ def _check_words(model: ModelFile, request: CompressRequest) -> None:
     others = {"--normalize": request.normalize is not None, "--fit": request.fit is not None, "--bgr": request.bgr is not None}
     if given := next((name for name, is_given in others.items() if is_given), ""):
         raise UsageError(f"{given}: {request.model} has several inputs; say the steps of each with --preprocess NAME=STEPS")
+    if scalar := next((tensor for tensor in model.inputs if tensor.shape == ()), None):
+        sample_shape(scalar, request)
     if request.shape or request.steps:
         option, example = ("--size", "NAME=3x224x224") if request.shape else ("--preprocess", "NAME=STEPS")
         if len(model.inputs) - len(states_of(model, request)) > 1:
             raise UsageError(f"{option}: {request.model} has several inputs; say of which, {option} {example}")
     names = [tensor.name for tensor in model.inputs]
+    if of_text := next((name for name in request.texts if name in request.steps_of or name in request.shape_of), ""):
+        raise UsageError(f"{of_text}=…: is a text; --length {of_text}=N says how many token ids it has, and its tokenizer the rest")
     for option, there in (("--size", request.shape_of), ("--preprocess", request.steps_of)):
         if unknown := next((name for name in there if name not in names), ""):
             raise UsageError(f"{option} {unknown}=…: {request.model} has the inputs {', '.join(names)}")
@@ -148,7 +169,8 @@ def is_open_second(tensor: Tensor) -> bool:
     return shape is not None and len(shape) == 3 and shape[0] is not None and shape[1] is None
 
 
-def _shape(tensor: Tensor, request: CompressRequest) -> tuple[int, ...]:
+def sample_shape(tensor: Tensor, request: CompressRequest) -> tuple[int, ...]:
+    """Of one sample at an input. Raises UsageError and ModelError where it is not known, or has no batch."""
     said = request.shape_of.get(tensor.name) or (request.shape or None)
     if tensor.shape is None or not tensor.shape:
         raise ModelError(
@@ -176,7 +198,14 @@ def _dtype(tensor: Tensor, path: Path) -> str:
 
 
 def _steps(name: str, request: CompressRequest, only: bool) -> list[Step]:
+    if name in request.texts:
+        return [request.texts[name].step]
     return request.steps_of.get(name) or (list(request.steps) if only else [])
+
+
+def _loaded(entry: ImportedInput, request: CompressRequest) -> list[StepBase]:
+    """The input's steps with their files."""
+    return with_files(entry.preprocessing, lambda _: request.texts[entry.name].tokenizer)
 
 
 def _layout(steps: list[Step], values: Array, shape: tuple[int, ...]) -> str:
@@ -190,17 +219,24 @@ def _layout(steps: list[Step], values: Array, shape: tuple[int, ...]) -> str:
     return "channels_first" if got != shape and len(got) > 1 and (got[-1], *got[:-1]) == shape else "as_it_is"
 
 
-def _first(request: CompressRequest, several: bool) -> Array | Mapping[str, Array]:
-    """One recording. Raises DataError where it has no array for each input."""
+def _first(request: CompressRequest, fed: Sequence[str]) -> Array | Named:
+    """One recording. Raises DataError where it has no array or text for each input."""
     from edgeloop_agent.sources.readers import read
 
+    several, data = len(fed) > 1, Recordings(request.calibrate, inputs=tuple(fed), texts=tuple(request.texts))
+    if several and data.is_table:
+        if not len(data.rows):
+            raise DataError(f"{request.calibrate}: has no rows")
+        first: Named = data.rows[0]
+        return first
     files = Recordings(request.calibrate).files()
     found = read(files[0])
     if several:
         if found.inputs is None:
             raise DataError(
                 f"{files[0]}: {found.refused or 'has one array'}; the model has several inputs: give .npz files with an array for"
-                " each (numpy.savez), a file a recording, or one file with samples along the first axes"
+                " each (numpy.savez), a file a recording, one file with samples along the first axes, or a table with a column for"
+                " each input"
             )
         return named_rows(files[0], found.inputs)[0] if len(files) == 1 else found.inputs
     if found.values is None:

@@ -15,6 +15,8 @@ from edgeloop_exporters.state_axes import with_batch_first
 from edgeloop_pipeline.importing.output_meaning import answer_of
 from edgeloop_pipeline.importing.project_files import MODEL
 from edgeloop_pipeline.importing.request import CompressRequest, Meaning
+from edgeloop_pipeline.importing.sequence_form import as_single_steps
+from edgeloop_pipeline.importing.sequences import check_label_at, sequence_of
 from edgeloop_pipeline.importing.several_inputs import (
     Several,
     entry_of_several,
@@ -31,26 +33,35 @@ __all__ = ["check_outputs", "meaning_of_several", "with_original_ports"]
 
 def meaning_of_several(model: ModelFile, request: CompressRequest, path: Path) -> Meaning:
     """A model with several inputs, or with state: its states come last among its outputs."""
+    model, facts = as_single_steps(model, request, path)
     found, opened = _opened(model, request, path)
+    _check_read(opened, request)
+    labels = request.labels
     states, entry = found.states, found.entry
     check_outputs(opened, request.outputs, request.model)
     shapes = {port.name: port.shape for port in opened.outputs}
     answering = without_state_outputs(model, states)
-    if states and request.task is None:
-        request = replace(request, task="tensors")
+    request = replace(request, fed=found.named)
+    check_label_at(request, bool(states))
+    sequence, said = sequence_of(answering, shapes, request) if states and request.labels else (None, "")
+    if states and (request.task is None or sequence is not None):
+        request = replace(request, task="tensors", labels=[])
     answer = answer_of(answering, shapes, request)
     if answer.task == "classification" and states:
-        raise UsageError("--task classification: is not for a model that keeps state; leave it out")
+        raise UsageError("--task classification: of a model that keeps state, say --labels and --label-at instead")
+    if sequence is not None:
+        answer.measure, answer.labels, answer.labelled, answer.facts, answer.guesses = "accuracy", labels, True, [said], []
     wanted = [*(answer.outputs or [tensor.name for tensor in answering.outputs]), *states]
     imported = Imported(
         model=MODEL, measure=answer.measure, output=wanted[0] if len(wanted) == 1 else "",
         outputs=wanted if len(wanted) > 1 else [], boxes=answer.boxes, layout="as_it_is", inputs=found.inputs,
+        sequence=sequence,
     )  # fmt: skip
     if answer.boxes:
         raise UsageError(f"{request.model}: boxes are not for a model with several inputs; --task tensors compresses it")
     return Meaning(
         answer.task, imported, entry.normalize, [], answer.labels, answer.labelled, (), (total_of(found.inputs),),
-        [*entry.facts, *answer.facts], [*entry.guesses, *answer.guesses], found.named,
+        [*facts, *entry.facts, *answer.facts], [*entry.guesses, *answer.guesses], found.named,
     )  # fmt: skip
 
 
@@ -103,6 +114,14 @@ def _opened(model: ModelFile, request: CompressRequest, path: Path) -> tuple[Sev
             path.write_bytes(content)
             raise error from None
         return found, opened
+
+
+def _check_read(found: Any, request: CompressRequest) -> None:
+    """Raises UsageError for an input that nothing reads: files that are written of the graph would not have it."""
+    ports = [node for node in found.network.graph.nodes if node.op == "placeholder"]
+    if unread := next((port.name for port, node in zip(found.inputs, ports, strict=True) if not node.users), ""):
+        remedy = "export the model without it" if unread in request.texts else f"make it a constant: --constant {unread}=VALUES"
+        raise UsageError(f"{request.model}: its input {unread} changes no answer; {remedy}")
 
 
 def check_outputs(found: Any, wanted: tuple[str, ...], path: Path) -> None:

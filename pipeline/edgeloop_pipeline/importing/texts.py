@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,29 +11,32 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.runtimes.onnx import session_of
-from edgeloop_contract.arrays import Array, evenly_spaced_rows
+from edgeloop_contract.arrays import evenly_spaced_rows
 from edgeloop_contract.errors import DataError, ModelError, UsageError
 from edgeloop_contract.preprocessing import Tokenize, as_bytes, prepare, with_files
-from edgeloop_contract.preprocessing.tokens import MAX_TOKENIZER_BYTES, PAD_TOKENS, guarded
+from edgeloop_contract.preprocessing.tokens import guarded
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import read
 from edgeloop_exporters.quiet import quiet
-from edgeloop_exporters.token_inputs import TOKENS, roles_of, smallest_table, with_one_input
+from edgeloop_exporters.token_inputs import TOKENS, roles_of, roles_of_only, with_one_input
 from edgeloop_pipeline.data.datasets.texts import Texts
+from edgeloop_pipeline.data.tokenizer_files import TOKENIZER, check_rows, pad_of, tokenizer_of
 from edgeloop_pipeline.importing.request import CompressRequest
 
 __all__ = [
-    "TOKENIZER",
+    "LOOKED_AT",
     "TextModel",
     "described",
+    "length_of",
     "looks_like_texts",
+    "of_the_only",
+    "takes_one_text",
     "takes_only_tokens",
     "text_data",
     "text_model",
     "tokenizer_beside",
 ]
 
-TOKENIZER = "tokenizer.json"
 TRIED, LOOKED_AT, DEFAULT_LENGTH, STEP = 32, 256, 128, 8
 MANY_CUT = 0.02  # share of texts that are longer than the ids that the model gets
 
@@ -61,6 +65,14 @@ def takes_only_tokens(model: ModelFile) -> bool:
         return False
 
 
+def takes_one_text(model: ModelFile, request: CompressRequest) -> bool:
+    """Whether every input is made of one text, by its name or as it was said."""
+    try:
+        return bool(model.inputs) and bool(roles_of_only(model.inputs, set(request.tokenizers), model.path))
+    except ModelError:
+        return False
+
+
 def tokenizer_beside(model: Path) -> Path | None:
     return beside if (beside := model.parent / TOKENIZER).is_file() else None
 
@@ -70,30 +82,40 @@ def text_data(request: CompressRequest, **more: Any) -> Texts:
     return Texts(request.calibrate, request.text_column, request.label_column, **more)
 
 
+def of_the_only(request: CompressRequest) -> CompressRequest:
+    """What was said of the only text by its name, as if it was said without. Raises UsageError for two of one kind."""
+    for option, given in request.said_of_texts.items():
+        if len(given) > 1:
+            raise UsageError(f"{option}: {', '.join(given)}: {request.model} takes one text; say one")
+    return replace(
+        request, tokenizer=request.tokenizer or next(iter(request.tokenizers.values()), None),
+        length=request.length or next(iter(request.lengths.values()), 0),
+        text_column=request.text_column or next(iter(request.text_columns.values()), ""),
+    )  # fmt: skip
+
+
 def text_model(model: ModelFile, content: bytes, request: CompressRequest, path: Path) -> TextModel:
     """The model with one input, and the step in front of it. Raises DataError, UsageError and ModelError, with what to do.
 
     `path`: of the tokenizer.
     """
     _check_words(request)
-    tokenizer = _tokenizer_of(path)
-    pad, where = _pad_of(tokenizer, path)
-    facts, guesses = [f"texts become token ids by {path.name}; short ones are filled with {where}"], list[str]()
+    tokenizer = tokenizer_of(path)
+    pad, where = pad_of(tokenizer, path)
+    facts = [f"texts become token ids by {path.name}; short ones are filled with {where}"]
     if column := text_data(request).text_column:
         facts.append(f"texts come from the column {column!r}{' as said' if request.text_column else ''}")
     length = request.length or _fixed_length(model)
     if length:
         facts.append(f"{length} token ids a text, {'as said' if request.length else 'as the file takes them'}")
-    lengths = _lengths(tokenizer, text_data(request), path)
-    if not length:
-        longest = -(-int(lengths.max()) // STEP) * STEP
-        length = min(DEFAULT_LENGTH, longest)
-        guesses.append(f"{length} token ids a text: the longest of {len(lengths)} has {int(lengths.max())} (--length)")
-    if (cut := float((lengths > length).mean())) > MANY_CUT:
-        guesses.append(f"{cut:.0%} of the texts are longer than {length} token ids, and are cut there (--length)")
+    data = text_data(request)
+    rows = evenly_spaced_rows(len(data.texts), LOOKED_AT)
+    if not len(rows):
+        raise DataError(f"{data.root}: holds no text")
+    length, guesses = length_of([data.texts[i].text for i in rows], tokenizer, path, length)
     step = Tokenize(file=TOKENIZER, length=length, pad=pad)
-    content = with_one_input(content, model.inputs, length, pad, str(request.model))
-    _check_rows(content, step, tokenizer, request.model, path)
+    content = with_one_input(content, model.inputs, length, pad, str(request.model), set(request.tokenizers))
+    check_rows(content, step, tokenizer, request.model, path)
     _try(content, step, tokenizer, text_data(request), request.model)
     return TextModel(content, tokenizer, step, facts, guesses)
 
@@ -114,54 +136,12 @@ def described(model: ModelFile, path: Path) -> ModelFile:
     return msgspec.structs.replace(model, inputs=read(path).inputs)
 
 
-def _tokenizer_of(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > MAX_TOKENIZER_BYTES:
-            raise DataError(f"--tokenizer {path}: has more than {MAX_TOKENIZER_BYTES >> 20} MB; is it a tokenizer.json?")
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"--tokenizer {path}: cannot be read ({error.strerror or error})") from error
-
-
-def _pad_of(tokenizer: bytes, path: Path) -> tuple[int, str]:
-    """The id that fills short texts, and its name in words. Raises DataError where the tokenizer says none."""
-    try:
-        parsed = msgspec.json.decode(tokenizer)
-        padding = parsed.get("padding") or {}
-        if isinstance(padding.get("pad_id"), int):
-            return padding["pad_id"], f"{padding.get('pad_token')} ({padding['pad_id']})"
-        added = {token["content"]: token["id"] for token in parsed.get("added_tokens") or []}
-        vocabulary = parsed["model"].get("vocab") or {}
-        known = dict(vocabulary) if isinstance(vocabulary, dict) else {pair[0]: i for i, pair in enumerate(vocabulary)}
-        known |= added
-    except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
-        raise DataError(f"--tokenizer {path}: is no tokenizer.json ({' '.join(str(error).split())[:200]})") from error
-    for token in PAD_TOKENS:
-        if token in known:
-            return int(known[token]), f"{token} ({known[token]})"
-    raise DataError(
-        f"--tokenizer {path}: names no token that fills short texts ({', '.join(PAD_TOKENS[:2])} or the like); add its `padding`"
-    )
-
-
 def _fixed_length(model: ModelFile) -> int:
     sizes = {tensor.shape[1] for tensor in model.inputs if tensor.shape is not None and len(tensor.shape) == 2}
     known = [size for size in sizes if size is not None and size > 0]
     if len(set(known)) > 1:
         raise ModelError(f"{model.path}: its inputs have different lengths ({', '.join(map(str, sorted(known)))})")
     return known[0] if known else 0
-
-
-def _check_rows(content: bytes, step: Tokenize, tokenizer: bytes, model: Path, path: Path) -> None:
-    """Raises DataError where the tokenizer makes ids that the model has no row for: a device would fail at such a text."""
-    table = smallest_table(content, str(model))
-    loaded = with_files([step], lambda _: tokenizer)[0]
-    highest = max(loaded.tokenizer.get_vocab(with_added_tokens=True).values(), default=0)  # type: ignore[attr-defined]
-    if table is not None and highest >= table[1]:
-        raise DataError(
-            f"--tokenizer {path}: its token ids go up to {highest}, and {model} has a table of {table[1]} rows for them"
-            f" ({table[0]}); give the tokenizer that the model was trained with"
-        )
 
 
 def _try(content: bytes, step: Tokenize, tokenizer: bytes, data: Texts, model: Path) -> None:
@@ -185,15 +165,21 @@ def _try(content: bytes, step: Tokenize, tokenizer: bytes, data: Texts, model: P
         ) from error
 
 
-def _lengths(tokenizer: bytes, data: Texts, path: Path) -> Array:
-    """How many ids some of the texts have, uncut. Raises DataError, and DeviceError where the library is missing."""
-    loaded = with_files([Tokenize(file=TOKENIZER, length=4096, pad=_pad_of(tokenizer, path)[0])], lambda _: tokenizer)[0]
+def length_of(texts: Sequence[str], tokenizer: bytes, path: Path, fixed: int, option: str = "--length") -> tuple[int, list[str]]:
+    """How many ids a text gets: `fixed`, or (0) as many as the longest of these needs, up to a bound; and what to check of it.
+
+    Raises DataError, and DeviceError where the library is missing.
+    """
+    loaded = with_files([Tokenize(file=TOKENIZER, length=4096, pad=pad_of(tokenizer, path)[0])], lambda _: tokenizer)[0]
     encoder = loaded.tokenizer  # type: ignore[attr-defined]
     encoder.no_padding()
-    rows = evenly_spaced_rows(len(data.texts), LOOKED_AT)
-    if not len(rows):
-        raise DataError(f"{data.root}: holds no text")
-    texts = [data.texts[i].text for i in rows]
-    return np.array(
+    lengths = np.array(
         guarded(lambda: [len(encoder.encode(text).ids) for text in texts], f"--tokenizer {path}: cannot take the texts")
     )
+    guesses, length = list[str](), fixed
+    if not fixed:
+        length = min(DEFAULT_LENGTH, -(-int(lengths.max()) // STEP) * STEP)
+        guesses.append(f"{length} token ids a text: the longest of {len(lengths)} has {int(lengths.max())} ({option})")
+    if (cut := float((lengths > length).mean())) > MANY_CUT:
+        guesses.append(f"{cut:.0%} of the texts are longer than {length} token ids, and are cut there ({option})")
+    return length, guesses

@@ -16,9 +16,9 @@ from unittest import mock
 import numpy as np
 
 from edgeloop_contract.errors import EdgeloopError, ModelError, UsageError
+from edgeloop_pipeline.data.tokenizer_files import TOKENIZER
 from edgeloop_pipeline.importing.library_models import MAKERS, OUTSIDE, Network, called, first_line
 from edgeloop_pipeline.importing.request import CompressRequest
-from edgeloop_pipeline.importing.texts import TOKENIZER
 
 __all__ = ["is_torch", "with_onnx_file"]
 

@@ -14,13 +14,13 @@ from edgeloop_contract.arrays import Array, evenly_spaced_rows
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import SCORES, Canary, GoldenTensor, Manifest
-from edgeloop_contract.preprocessing import prepare
+from edgeloop_contract.preprocessing import TextOrArray
 from edgeloop_contract.tasks import Classification
 from edgeloop_pipeline.bundling.canary import GOLDEN_STEPS, golden_step
 from edgeloop_pipeline.bundling.contents import npy_of
-from edgeloop_pipeline.packing.samples import SampleFile
+from edgeloop_pipeline.packing.samples import Sample
 
-__all__ = ["PreparedSamples", "canary_of", "prepared"]
+__all__ = ["PreparedSamples", "canary_of", "of_the_only", "prepared"]
 
 CANARY_SAMPLES = 16
 
@@ -33,17 +33,16 @@ class PreparedSamples:
     labels: Array | None
 
 
-def prepared(manifest: Manifest, engine: Engine, files: Sequence[SampleFile]) -> PreparedSamples:
+def prepared(manifest: Manifest, engine: Engine, files: Sequence[Sample]) -> PreparedSamples:
     """The first window of each file. Raises DataError naming the file that does not fit."""
     rows: dict[str, list[Array]] = {entry.name: [] for entry in manifest.inputs}
     labels: list[str] = []
     chosen = [files[i] for i in evenly_spaced_rows(len(files), CANARY_SAMPLES)]
     for file in chosen:
-        given = file.read()
+        given = of_the_only(file.read(), manifest)
         for entry in manifest.inputs:
-            values = given if isinstance(given, np.ndarray) else _named(file, given, entry.name, len(manifest.inputs))
             try:
-                sample = prepare(entry.preprocessing, values)
+                sample = engine.prepared(entry.name, _named(given, entry.name))
                 fitting = engine.checked(sample.values, entry.sample)
             except DataError as error:
                 raise DataError(f"{file.name}: {error}") from error
@@ -56,12 +55,20 @@ def prepared(manifest: Manifest, engine: Engine, files: Sequence[SampleFile]) ->
     return PreparedSamples({name: np.concatenate(values) for name, values in rows.items()}, known)
 
 
-def _named(file: SampleFile, values: Mapping[str, Array], name: str, inputs: int) -> Array:
-    if inputs == 1 and len(values) == 1:
-        return next(iter(values.values()))
-    if name not in values:
-        raise DataError(f"{file.name}: has {', '.join(values)}; the model takes {name}: save an array of that name")
-    return values[name]
+def of_the_only(given: Array | Mapping[str, TextOrArray], manifest: Manifest) -> Array | Mapping[str, TextOrArray]:
+    """Of a model with one input, the only array or text of a recording, whatever it is called there."""
+    if isinstance(given, np.ndarray) or len(manifest.inputs) > 1 or len(given) > 1:
+        return given
+    only = next(iter(given.values()))
+    return {manifest.inputs[0].name: only} if isinstance(only, str) else only
+
+
+def _named(given: Array | Mapping[str, TextOrArray], name: str) -> TextOrArray:
+    if isinstance(given, np.ndarray):
+        return given
+    if name not in given:
+        raise DataError(f"has {', '.join(given)}; the model takes {name}: save an array or a text of that name")
+    return given[name]
 
 
 def canary_of(path: Path, samples: PreparedSamples) -> tuple[Canary, dict[str, bytes]]:

@@ -15,7 +15,7 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.manifest import INPUT, SCHEMA, Input, Manifest, Variant
-from edgeloop_contract.preprocessing import SoundFeatures, Step, ToFloat, dtype_after
+from edgeloop_contract.preprocessing import SoundFeatures, Step, ToFloat, dtype_after, takes_texts
 from edgeloop_contract.tasks import Detection, Tensors
 from edgeloop_contract.tensors import Reset, State, TensorSpec
 from edgeloop_exporters.model_files.description import ModelFile
@@ -27,6 +27,7 @@ from edgeloop_pipeline.packing.reference import drift_reference
 from edgeloop_pipeline.packing.request import PackRequest, PackResult
 from edgeloop_pipeline.packing.samples import sample_files
 from edgeloop_pipeline.packing.tensors import FileTensors, check_names, tensors_of
+from edgeloop_pipeline.packing.texts import with_texts
 from edgeloop_pipeline.packing.trial import check_it_loads
 
 __all__ = ["pack"]
@@ -40,6 +41,7 @@ def pack(request: PackRequest) -> PackResult:
     models = [read(path, side_files=False) for path in request.models]
     check_names(models, request)
     contents = [content_of(path) for path in request.models]
+    models, contents, request, tokenizers = with_texts(models, contents, request, facts)
     names = _names(models)
     makers = [partial(_variant, model, name, request.reset) for model, name in zip(models, names, strict=True)]
     for model, content in zip(models, contents, strict=True):
@@ -50,7 +52,7 @@ def pack(request: PackRequest) -> PackResult:
     variants = [make(p.inputs, p.outputs, p.states) for make, p in zip(makers, parts, strict=True)]
     inputs = _inputs(models, parts, request, facts)
     variants = [_named(variant, inputs, isinstance(task, Tensors | Detection)) for variant in variants]
-    files = {variant.file: content for variant, content in zip(variants, contents, strict=True)}
+    files = tokenizers | {variant.file: content for variant, content in zip(variants, contents, strict=True)}
     manifest = Manifest(
         schema=SCHEMA, name=request.name, version=request.version, task=task, inputs=inputs, variants=variants,
         files=archive.describe(files),
@@ -67,7 +69,7 @@ def pack(request: PackRequest) -> PackResult:
                 engine = Engine(bundle, VariantChoice(variant.name, 1, "pack"))
             engine.try_once()
         if request.samples is not None:
-            samples = sample_files(request.samples, facts)
+            samples = sample_files(request.samples, facts, {e.name: takes_texts(e.preprocessing) for e in inputs})
             canary, more = canary_of(first, prepared(manifest, engine, samples))
             files |= more
             reference = drift_reference(manifest, engine, samples)

@@ -22,6 +22,7 @@ class PackRequest:
 
     `boxes`: how the outputs say boxes, with everything of the task but its labels; `points`: names of their points.
     `steps`: preprocessing by input ("": the only one). `constants`: values of inputs that never change, by tensor.
+    `tokenizers`, `lengths`: of texts, by text or input ("": of all); the file and the number of token ids.
     `states`: input tensor → output tensor. `samples`: data for the canary. `output`: the tensor that holds the scores.
     """
 
@@ -42,6 +43,8 @@ class PackRequest:
     no_states: bool = False
     reset: Reset = "recording"
     shapes: dict[str, list[int]] = field(default_factory=dict)
+    tokenizers: dict[str, Path] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
     samples: Path | None = None
     card: str = ""
 

@@ -182,7 +182,7 @@ def _bias(node: Any) -> str:
 
 def some_of(samples: Samples, most: int) -> Samples:
     rows = evenly_spaced_rows(len(samples), most)
-    return Samples(samples.values[rows], samples.labels[rows], samples.recording[rows], samples.groups[rows])
+    return samples.of(rows)
 
 
 def _alone(module: fx.GraphModule, node: Any) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any, cast
 import msgspec
 
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
-from edgeloop_contract.preprocessing import Tokenize, with_files
+from edgeloop_contract.preprocessing import Tokenize, takes_texts, with_files
+from edgeloop_contract.preprocessing.base import StepBase
 from edgeloop_pipeline.cache.code_digest import code_of, digest_of, imports_of
 from edgeloop_pipeline.cache.digests import digest, sha256
 from edgeloop_pipeline.data import original_answers, sample_cache
@@ -85,7 +86,12 @@ class Project:
         task = boxes.task(list(found.labels)) if boxes else None
         masks = imported.masks.task(list(found.labels)) if imported and imported.masks else None
         return replace(
-            found, normalize=(tuple(given.mean), tuple(given.std)) if given else None, measure=measure, boxes=task, masks=masks
+            found,
+            normalize=(tuple(given.mean), tuple(given.std)) if given else None,
+            measure=measure,
+            boxes=task,
+            masks=masks,
+            sequence=imported.sequence if imported else None,
         )
 
     @property
@@ -102,11 +108,25 @@ class Project:
     @property
     def step_files(self) -> dict[str, Path]:
         """The files of preprocessing steps by name. Raises DataError where one does not exist."""
-        names = [step.file for step in self.recipe.head.preprocessing if isinstance(step, Tokenize)]
+        head = self.recipe.head
+        several = head.imported.inputs if head.imported else []
+        every = [*head.preprocessing, *(step for entry in several for step in entry.preprocessing)]
+        names = [step.file for step in every if isinstance(step, Tokenize)]
         for name in names:
             if not (self.recipe.folder / name).is_file():
                 raise DataError(f"preprocessing: {self.recipe.folder / name}: no such file; correct the step's file")
         return {name: self.recipe.folder / name for name in names}
+
+    def with_files(self, steps: Sequence[StepBase]) -> list[StepBase]:
+        """The steps with their files loaded, which lie beside the recipe."""
+        files = self.step_files
+        return with_files(steps, lambda name: files[name].read_bytes())
+
+    @property
+    def texts(self) -> set[str]:
+        """Of a model with several inputs, those that take texts."""
+        given = self.recipe.head.imported
+        return {entry.name for entry in (given.inputs if given else []) if takes_texts(entry.preprocessing)}
 
     @cached_property
     def _samples(self) -> PreparedSplits:
@@ -134,11 +154,11 @@ class Project:
                 f"{self.recipe.head.data}: load() failed: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
             ) from error
         head = self.recipe.head
-        files = self.step_files
-        steps = with_files(head.preprocessing, lambda name: files[name].read_bytes())
+        steps = self.with_files(head.preprocessing)
         given = head.imported.inputs if head.imported else []
-        inputs = [PreparedInput(entry.named, entry.preprocessing) for entry in given]
-        found = prepare_splits(loaded, steps, head.task, head.cleaning, inputs)
+        inputs = [PreparedInput(entry.named, self.with_files(entry.preprocessing)) for entry in given]
+        truths = head.imported is not None and head.imported.sequence is not None
+        found = prepare_splits(loaded, steps, head.task, head.cleaning, inputs, truths)
         if head.imported is None or head.imported.measure is None:
             return found
         if head.normalize is None:
@@ -147,8 +167,8 @@ class Project:
             self.recipe.folder / head.imported.model, head.imported.chosen, head.imported.layout, tuple(head.imported.shape),
             found.inputs,
         )  # fmt: skip
-        found = original_answers.with_states(found, original)
-        return original_answers.labelled(found, original, tuple(head.normalize.mean), tuple(head.normalize.std))
+        found = original_answers.with_states(found, original, truths)
+        return original_answers.labelled(found, original, tuple(head.normalize.mean), tuple(head.normalize.std), truths)
 
     @property
     def code_digests(self) -> dict[str, str]:

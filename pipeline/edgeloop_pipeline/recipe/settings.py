@@ -12,11 +12,12 @@ from edgeloop_contract.preprocessing import Step
 from edgeloop_contract.tasks import Detection, Instances, Keypoints, Segmentation
 from edgeloop_exporters.model_files.pixel_maps import Grid, segmentation
 from edgeloop_exporters.named_inputs import NamedInput
+from edgeloop_pipeline.data.sequence_labels import SequenceLabels
 
 NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 Fraction01 = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Measure = Literal["agreement", "cosine", "mask_iou", "r2", "signal", "boxes"]
+Measure = Literal["agreement", "cosine", "mask_iou", "r2", "signal", "boxes", "accuracy"]
 TaskName = Literal["classification", "regression", "anomaly", "tensors", "detection", "keypoints", "segmentation", "multilabel"]
 Objective = Literal["accuracy", "latency", "bytes"]
 Reference = Annotated[str, msgspec.Meta(pattern=r"^[^:]+\.py:[A-Za-z_]\w*(?!\n)$")]
@@ -194,6 +195,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     output: str = ""  # of several, the one that counts
     outputs: list[str] = []  # or these, of several, in this order; their scores are joined
     boxes: ImportedBoxes | None = None  # a detector's
+    sequence: SequenceLabels | None = None  # of a model that keeps state, where recordings have labels: the measure is accuracy
     masks: ImportedMasks | None = None  # of a model that says a label for each pixel, by its only output that counts
     layout: Literal["channels_first", "channels_last", "as_it_is"] = "channels_first"
     shape: list[Annotated[int, msgspec.Meta(ge=1)]] = []  # of one sample at its input, if the file leaves sizes open
@@ -206,6 +208,8 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError("`inputs` has states alone; one input must take samples")
         if self.output and self.outputs:
             raise ValueError("`output` names one, `outputs` several: give one of the two")
+        if (self.measure == "accuracy") is (self.sequence is None):
+            raise ValueError("`measure: accuracy` and `sequence` belong together: labels of recordings of a model that keeps state")
 
     @property
     def chosen(self) -> tuple[str, ...]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.preprocessing import with_files
 from edgeloop_contract.preprocessing.tokens import Tokenizing
 from edgeloop_exporters.named_inputs import samples_of
 from edgeloop_exporters.named_outputs import separate
@@ -53,26 +53,42 @@ def samples_seen(inputs: Inputs) -> list[Seen]:
     splits = inputs.project.splits
     labels = np.asarray(splits.validation.labels)[canary_rows(splits, len(values))]
     texts = _texts(inputs.project, values)
-    labels = answers_of(labels, splits)
-    return [_seen(splits, values[i], labels[i], scores[i], texts[i]) for i in range(len(values))]
+    labels, beside = answers_of(labels, splits), _texts_beside(inputs.project, values)
+    return [
+        _seen(splits, values[i], labels[i], scores[i], texts[i], {name: some[i] for name, some in beside.items()})
+        for i in range(len(values))
+    ]
 
 
 def _texts(project: Any, values: Array) -> list[str]:
     """What token ids stand for, as far as the tokenizer tells it; "" for other samples."""
-    files = project.step_files
-    steps = with_files(project.recipe.head.preprocessing, lambda name: files[name].read_bytes())
+    steps = project.with_files(project.recipe.head.preprocessing)
     step = next((step for step in steps if isinstance(step, Tokenizing)), None)
-    if step is None:
-        return [""] * len(values)
-    return [str(step.tokenizer.decode([int(i) for i in row if i != step.settings.pad]))[:MAX_TEXT] for row in values]
+    return [""] * len(values) if step is None else [_decoded(step, row) for row in values]
 
 
-def _seen(splits: Any, sample: Array, label: Any, scores: Array, words: str) -> Seen:
+def _texts_beside(project: Any, values: Array) -> dict[str, list[str]]:
+    """By input that takes a text, what its token ids stand for."""
+    found = {}
+    for entry in project.recipe.head.imported.inputs:
+        for step in project.with_files(entry.preprocessing):
+            if isinstance(step, Tokenizing):
+                ids = samples_of(values, project.splits.inputs)[entry.name]
+                found[entry.name] = [_decoded(step, row) for row in ids]
+    return found
+
+
+def _decoded(step: Tokenizing, ids: Array) -> str:
+    return str(step.tokenizer.decode([int(i) for i in ids if i != step.settings.pad]))[:MAX_TEXT]
+
+
+def _seen(splits: Any, sample: Array, label: Any, scores: Array, words: str, beside: Mapping[str, str]) -> Seen:
+    """`words`: of a model of texts; `beside`: texts by input, of one with several."""
     picture = _picture(sample) if sample.dtype == np.uint8 and sample.ndim == 3 and sample.shape[-1] in (1, 3) else ""
     text, several = words or _range(sample), bool(splits.inputs)
     if several:
         parts = {name: values[0] for name, values in samples_of(sample[None], splits.inputs).items()}
-        text = "; ".join(f"{name}: {_range(values)}" for name, values in parts.items())
+        text = "; ".join(f"{name}: {beside[name] if name in beside else _range(values)}" for name, values in parts.items())
         pictures = [x for x in parts.values() if x.ndim == 3 and x.shape[-1] in (1, 3) and min(x.shape[:2]) >= MASK_SIDE]
         picture = _picture(_counts(pictures[0], float(pictures[0].min()), float(pictures[0].max()))) if pictures else ""
     if splits.task == "classification":
@@ -93,6 +109,8 @@ def _seen(splits: Any, sample: Array, label: Any, scores: Array, words: str) -> 
 
 
 def _range(sample: Array) -> str:
+    if sample.size == 1:
+        return f"{float(sample.reshape(-1)[0]):.4g}"
     return f"{sample.dtype} {list(sample.shape)}, {float(sample.min()):.4g} to {float(sample.max()):.4g}"
 
 

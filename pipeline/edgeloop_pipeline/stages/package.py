@@ -48,7 +48,7 @@ class Package(Base):
         for variant in read_variants(exported):
             files[f"models/{variant.file}"] = (exported / variant.file).read_bytes()
             # What is kept of an original's answers is no accuracy: the card says it.
-            accuracy = None if project.splits.measure else verified.variants[variant.name].accuracy
+            accuracy = verified.variants[variant.name].accuracy if project.splits.is_labelled else None
             cost = profiled.variants[variant.name]
             variants.append(msgspec.structs.replace(variant, file=f"models/{variant.file}", accuracy=accuracy, cost=cost))
         split = _split(inputs, files)
@@ -93,7 +93,7 @@ def _canary(inputs: Inputs, task: Task) -> tuple[CanarySet, ChannelStatistics]:
 
 def _kept(splits: PreparedSplits, verified: VerifyResult) -> list[str]:
     """The card's line on a model whose data nobody labelled."""
-    if not splits.measure:
+    if splits.is_labelled:
         return []
     files = ", ".join(f"{name} {v.accuracy.value:.2%}" for name, v in verified.variants.items())
     return [

@@ -124,13 +124,18 @@ class Verify(Base):
         from edgeloop_pipeline.training.scoring import scores_of
 
         splits = inputs.project.splits
+        if inputs.project.texts:
+            names = ", ".join(sorted(inputs.project.texts))
+            inputs.log(f"drift: texts ({names}) are not watched, because token ids have no distance from each other; the rest is")
         pools = {"validation": (splits.validation, on_validation)}
         if calibration.too_few(splits.validation.groups, splits.validation.recording):
             inputs.log("drift: validation has too few groups or recordings, so training samples are used too")
             pools["train"] = (splits.train, scores_of(graph.module, normalization, splits.train).numpy())
         pools = {name: (samples, answers_of(scores, splits)) for name, (samples, scores) in pools.items()}
         outputs = named_outputs(read_variants(inputs.artefacts["exported"])[0])
-        reference = calibration.of_bundle(task, pools, labelled=not splits.measure, outputs=outputs, inputs=splits.inputs)
+        reference = calibration.of_bundle(
+            task, pools, labelled=not splits.measure, outputs=outputs, inputs=splits.inputs, texts=inputs.project.texts
+        )
         told = calibration.rarest_told(reference.samples, reference.recordings)
         rarer = f"; rates below {told:.0f} false alarms in 10,000 samples are extrapolated from these" if told else ""
         inputs.log(f"drift: the reference is {reference.samples} samples in {reference.recordings} recordings{rarer}")

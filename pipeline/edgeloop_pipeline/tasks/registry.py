@@ -53,6 +53,7 @@ MEASURES = {
     "boxes": "boxes kept",
     "r2": "R²",
     "signal": "signal kept",
+    "accuracy": "accuracy",  # by labels of recordings, of a model that keeps state
 }
 
 

@@ -28,6 +28,11 @@ SUMS = 1e-2  # probabilities of one place are so near to 1 in all
 INSIDE = 0.5  # a place with a larger value belongs to a mask
 TINY = 1e-12
 SILENT = 1e-2
+AT = {
+    "last": "Accuracy: the answer at a recording's last window has its label.",
+    "any": "Accuracy: the surest answer of a recording that is not the first label has its label.",
+    "every": "Accuracy: the share of windows whose answer has their recording's label.",
+}
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,22 @@ class Tensors:
     def judge(self, scores: Tensor, samples: Samples) -> tuple[float, float]:
         found, wanted = scores.numpy(), np.asarray(samples.labels)
         error = float(((found.astype(np.float64) - wanted) ** 2).mean())
+        if self.splits.sequence is not None:
+            return float(self._right(found, samples)[0].mean()), error
         return self._kept(found, wanted)(np.ones(len(samples))), error
 
+    def _right(self, scores: Array, samples: Samples) -> tuple[Array, Array]:
+        """Of each answer that is held against a recording's label, whether it is right, and the recording."""
+        sequence = self.splits.sequence
+        assert sequence is not None
+        answers = self._answers(scores.reshape(np.asarray(samples.labels).shape))
+        found, rows = sequence.answers(answers[sequence.output if sequence.output in answers else ""], samples.recording)
+        return (found == samples.truth[rows]).astype(np.float64), samples.recording[rows]
+
     def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate:
+        if self.splits.sequence is not None:
+            right, recording = self._right(scores, samples)
+            return confidence_intervals.bootstrap(confidence_intervals.share(right), recording)
         return confidence_intervals.bootstrap(self._kept(scores, np.asarray(samples.labels)), samples.recording)
 
     def _kept(self, scores: Array, wanted: Array) -> Callable[[Array], float]:
@@ -130,7 +148,9 @@ class Tensors:
         return 1 / (1 + np.exp(-np.clip(values, -60, 60))) if masks.single and masks.scores == "logits" else values
 
     def shares(self, scores: Array, samples: Samples) -> Array | None:
-        """Of the worst output."""
+        """Of the worst output; of labelled recordings, of each answer that is judged."""
+        if self.splits.sequence is not None:
+            return self._right(scores, samples)[0]
         wanted = np.asarray(samples.labels)
         right = self._answers(wanted)
         each = (
@@ -144,15 +164,15 @@ class Tensors:
         return min(each, key=lambda share: float(share.mean()), default=None)
 
     def chance(self, samples: Samples) -> float:
-        """Of an answer that ignores the sample: not known, so nothing is called near chance."""
-        return 0.0
+        """Of an answer that ignores the sample: the most common label's share; else not known, so nothing is called near chance."""
+        return float(np.bincount(samples.truth).max() / len(samples.truth)) if self.splits.sequence is not None else 0.0
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
         from edgeloop_pipeline.results.task_figures import OutputFigures, TaskFigures
 
         wanted = np.asarray(samples.labels)
         right = self._answers(wanted)
-        if len(right) < 2 or self.splits.measure == "boxes":
+        if len(right) < 2 or self.splits.measure in ("boxes", "accuracy"):
             return TaskFigures()
         kept = {name: measure(np.ones(len(samples))) for name, measure in self._kept_each(scores, wanted).items()}
         rows = [
@@ -163,9 +183,11 @@ class Tensors:
     def reference(self, on_validation: Array) -> dict[str, Any]:
         return {}
 
-    def described(self, figures: TaskFigures) -> manifest.Tensors | manifest.Detection | manifest.Segmentation:
+    def described(self, figures: TaskFigures) -> manifest.Task:
         from edgeloop_contract import manifest
 
+        if self.splits.sequence is not None:
+            return self.splits.sequence.task(list(self.splits.labels))
         return self.splits.boxes or self.splits.masks or manifest.Tensors()
 
     def card(self, figures: TaskFigures) -> list[str]:
@@ -175,6 +197,8 @@ class Tensors:
         if self.splits.masks is not None:
             names = [label for label in self.splits.masks.labels if label != self.splits.masks.background]
             return [f"Answers masks with {len(names)} label{'s' * (len(names) != 1)}."]
+        if self.splits.sequence is not None:
+            return [f"Answers each window of a recording: {', '.join(self.splits.labels)}. {AT[self.splits.sequence.at]}"]
         answers = {name: part.shape[1:] for name, part in self._answers(np.asarray(self.splits.train.labels)).items()}
         if len(answers) > 1:
             shown = ", ".join(f"{name} {list(shape)}" for name, shape in answers.items())

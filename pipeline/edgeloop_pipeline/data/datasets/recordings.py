@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,8 @@ from edgeloop_agent.sources.readers import READERS, SOUND, read
 from edgeloop_contract.arrays import Array, evenly_spaced_rows
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data.datasets.folders import Files
-from edgeloop_pipeline.data.datasets.named_arrays import NamedFiles, digest_of, named_rows
+from edgeloop_pipeline.data.datasets.input_rows import TABLES, InputRows, input_rows
+from edgeloop_pipeline.data.datasets.named_arrays import Named, NamedFiles, digest_of, named_rows
 from edgeloop_pipeline.data.datasets.scanning import is_hidden
 from edgeloop_pipeline.data.types import Split, Splits
 
@@ -35,7 +36,8 @@ class Recordings:
     axis. `sample`: the shape of one sample in such a file. `labels`: names of the model's classes; `labelled`: the files' folders
     are named after them. `group`: the part of a file's name before the first such character names who or what was recorded; a group
     is never divided. `inputs`: of a model with several; each recording is a .npz file with an array for each, or a row of those of
-    one file. Of more than `most` recordings, evenly spaced ones are used. Equal files count once.
+    one file; or `root` is a .csv, .tsv or .jsonl file with a column for each. `texts`: which of them are texts. `label_column`: of
+    such a table. Of more than `most` recordings, evenly spaced ones are used. Equal files count once.
     """
 
     root: Path
@@ -45,9 +47,11 @@ class Recordings:
     group: str = ""
     most: int = 1024
     inputs: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    label_column: str = ""
 
     def files(self) -> Sequence[Path]:
-        return self._found[0]
+        return [self.root, *self.rows.files()] if self.is_table else self._found[0]
 
     @cached_property
     def _found(self) -> tuple[list[Path], int]:
@@ -76,13 +80,12 @@ class Recordings:
 
     def load(self) -> Splits:
         files = list(self.files())
+        if self.is_table:
+            return self._table()
         rows = self._rows(files[0]) if len(files) == 1 else None
         items: Sequence[Any] = _Rows(rows) if rows is not None else self._files(files)
         names = [f"row {row.number}" for row in rows] if rows is not None else [str(p.relative_to(self.root)) for p in files]
-        if len(items) < MIN_RECORDINGS:
-            raise DataError(
-                f"{self.root}: {len(items)} different recordings; at least {MIN_RECORDINGS} are needed, and 200 are good"
-            )
+        self._enough(len(items))
         units = [Path(name).name.split(self.group)[0] if self.group else name for name in names]
         side = dict(zip(dict.fromkeys(units), sides_of(len(set(units))), strict=True))
         truth = [self._label(path) for path in files] if self.labelled and rows is None else [0] * len(items)
@@ -95,6 +98,52 @@ class Recordings:
             labels, groups = np.array([truth[i] for i in chosen]), np.array([units[i] for i in chosen])
             made.append(Split(picked, labels, groups, [names[i] for i in chosen]))
         return Splits(self.labels or ("answer",), *made, rate_hz=self._rate(files))
+
+    @property
+    def is_table(self) -> bool:
+        """Whether each row of a table is a sample of a model with several inputs."""
+        return bool(self.inputs) and self.root.is_file() and self.root.suffix.lower() in TABLES
+
+    @cached_property
+    def rows(self) -> InputRows:
+        """Of such a table, in order, at most `most`. Raises DataError for what cannot be read."""
+        found = input_rows(self.root, {name: name in self.texts for name in self.inputs})
+        return found.of(evenly_spaced_rows(len(found), self.most).tolist())
+
+    def named(self) -> Iterator[tuple[str, Named]]:
+        """Where each recording of a model with several inputs comes from, and the recording."""
+        if self.is_table:
+            yield from ((f"{self.root}, {row.name}", self.rows[i]) for i, row in enumerate(self.rows.rows))
+            return
+        files = list(self.files())
+        rows = self._rows(files[0]) if len(files) == 1 else None
+        if rows is not None:
+            yield from ((f"{self.root}, row {row.number}", row.values) for row in rows if isinstance(row.values, Mapping))
+        else:
+            yield from zip(map(str, files), NamedFiles(files), strict=True)
+
+    def _table(self) -> Splits:
+        self._enough(len(self.rows))
+        rows = self.rows.of(np.random.default_rng(0).permutation(len(self.rows)).tolist())  # tables are often sorted
+        side, names = np.array(sides_of(len(rows))), np.array([row.name for row in rows.rows])
+        labels = rows.labels(self.label_column) if self.labelled else []
+        truth = np.array([self._number(label, f"{self.root}, {names[i]}") for i, label in enumerate(labels)] or [0] * len(rows))
+        made = []
+        for number in range(3):
+            of = np.flatnonzero(side == number)
+            made.append(Split(rows.of(of.tolist()), truth[of], names[of], names[of].tolist()))
+        return Splits(self.labels or ("answer",), *made)
+
+    def _number(self, label: str, where: str) -> int:
+        if label in self.labels:
+            return self.labels.index(label)
+        if label.isdecimal() and int(label) < len(self.labels):
+            return int(label)
+        raise DataError(f"{where}: its label {label!r} is none of the model's; correct it, or leave labels out")
+
+    def _enough(self, count: int) -> None:
+        if count < MIN_RECORDINGS:
+            raise DataError(f"{self.root}: {count} different recordings; at least {MIN_RECORDINGS} are needed, and 200 are good")
 
     def _files(self, files: list[Path]) -> Sequence[Any]:
         return NamedFiles(files) if self.inputs else Files(files, (), self._rate(files), strict=True)
@@ -140,7 +189,7 @@ def _plain(values: Array) -> Array:
 @dataclass(frozen=True)
 class _Row:
     number: int
-    values: Array | Mapping[str, Array]
+    values: Array | Named
 
 
 class _Rows(Sequence[Any]):
