@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from edgeloop_agent.mask_answers import Mask
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes import Distances, Final, Found, Placement, Rows, find_boxes, find_points, iou_matrix
 from edgeloop_contract.drift import MAX_ANSWERS
@@ -38,6 +39,7 @@ class Part(msgspec.Struct, frozen=True, omit_defaults=True):
     boxes: list[Box] | None = None
     tensors: dict[str, Any] | None = None
     refused: str | None = None
+    masks: list[Mask] | None = None
 
 
 class Point(msgspec.Struct, frozen=True):
