@@ -113,15 +113,18 @@ class Instances(Detection, frozen=True, kw_only=True, tag="instances"):
     """Boxes with masks. Rows end in a mask's coefficients, by which the output `prototypes` is weighted.
 
     `prototypes`: (coefficients, height, width) over the whole sample; `prototype_channels`: "last": (height, width, coefficients).
+    Without coefficients each row has a map of its own there, (rows, height, width) (RTMDet-Ins and Mask R-CNN by mmdeploy and
+    torchvision). `mask_threshold`: the value from which on a pixel belongs to the thing: 0 of logits, 0.5 of probabilities.
     """
 
     decode: Rows | Final
     prototypes: str
     prototype_channels: Literal["first", "last"] = "first"
+    mask_threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.decode.coefficients or self.decode.points or self.decode.rows in ("", self.prototypes):
-            raise ValueError("masks of things need a layout of rows that names its output, with coefficients and without points")
+        if self.decode.points or self.decode.rows in ("", self.prototypes):
+            raise ValueError("masks of things need a layout of rows that names its output, and without points")
 
 
 class Segmentation(_Task, frozen=True, kw_only=True, tag="segmentation"):

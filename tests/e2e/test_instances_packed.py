@@ -169,7 +169,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "no such output": (f"{{{LAYOUT}, prototypes: output2}}", "masks need the output 'output2'"),
     "another number of maps": (f"{{{LAYOUT.replace('8', '7')}, prototypes: output1}}", "3 scores"),
     "maps that are last": (f"{{{LAYOUT}, prototypes: output1, prototype_channels: last}}", "8 maps are needed, channels last"),
-    "no coefficients": ("{layout: rows, rows: output0, channels: first, prototypes: output1}", "need a layout of rows"),
+    "no coefficients": ("{layout: rows, rows: output0, channels: first, prototypes: output1}", "10 scores, and there are 2 labels"),
     "a layout without them": ("{layout: heatmap, stride: 4, prototypes: output1}", "--boxes"),
 }
 
