@@ -118,6 +118,21 @@ def test_boxes_are_those_of_the_picture(name: str, tmp_path: Path) -> None:
     check(packed(tmp_path, outputs, *more))
 
 
+DETR = {"task": "detect", "stride": "32", "imgsz": "[64, 64]", "names": "{0: 'cat', 1: 'dog', 2: 'cow'}", "author": "Ultralytics"}
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_rt_detr_by_ultralytics_is_stretched_and_says_middles(finished: bool, tmp_path: Path) -> None:
+    """It looks like YOLO's end-to-end rows of corners otherwise."""
+    more = np.stack([SCORES, LABELS], 1) if finished else table(3)
+    rows = np.concatenate([MIDDLES / SIDE, more, *([] if finished else [np.zeros((3, 1))])], 1)
+    said = DETR | ({"head": "RTDETRDecoder"} if finished else {"description": "Ultralytics rtdetr-l model"})
+    model = answering(tmp_path / "model.onnx", {"output0": padded(rows, 300)[None]}, (SIDE, SIDE), said)
+    done = edgeloop_here("pack", model, "--out", tmp_path / "model.edgeloop")
+    assert done.returncode == 0, done.stderr
+    check(tmp_path / "model.edgeloop")
+
+
 def test_masks_that_each_box_has_to_itself(tmp_path: Path) -> None:
     path = packed(tmp_path, {"dets": edges(FINISHED), "labels": LABELS[None], "masks": MAPS})
     check(path)

@@ -31,4 +31,8 @@ def finished_rows(layout: Final, get: NamedOutputs) -> tuple[Array, Array, Array
     if len(scores) != len(rows) or len(labels) != len(rows):
         raise DataError(f"{len(rows)} boxes, {len(scores)} scores and {len(labels)} labels; one of each belongs to a box")
     numbers = np.nan_to_num(labels.astype(np.float64), nan=NONE).round().clip(NONE, MOST).astype(np.intp) - layout.first_label
-    return edges[:, [1, 0, 3, 2]] if layout.y_first else edges, scores.astype(np.float32), numbers
+    edges = edges[:, [1, 0, 3, 2]] if layout.y_first else edges
+    if layout.middles:
+        middle, half = edges[:, :2].astype(np.float32), edges[:, 2:].astype(np.float32) / 2
+        edges = np.concatenate([middle - half, middle + half], 1)
+    return edges, scores.astype(np.float32), numbers

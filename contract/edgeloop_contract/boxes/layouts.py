@@ -95,8 +95,9 @@ class Final(_Layout, frozen=True, kw_only=True, tag="final"):
     `label_first`: of label, score, x1, y1, x2, y2 (PaddleDetection). `scores`, `labels`: other outputs with the scores and the
     numbers of labels, one for each row: rows are four edges then, and the score where `scores` is "" (RT-DETR and D-FINE by their
     own exporters, torchvision, mmdeploy, TFLite's detection postprocessing). Where `scores` is said and `labels` is "", all have
-    the first label. `first_label`: the number of the first label; a smaller one is nothing.
-    `y_first`: edges are y1, x1, y2, x2. `points`: how many a row has behind its label. `coefficients`: of its mask, there.
+    the first label. `first_label`: the number of the first label; a smaller one is nothing. `y_first`: edges are y1, x1, y2, x2.
+    `middles`: middle, width and height in place of edges (RT-DETR by ultralytics). `points`: how many a row has behind its label.
+    `coefficients`: of its mask, there.
     """
 
     rows: str = ""
@@ -104,6 +105,7 @@ class Final(_Layout, frozen=True, kw_only=True, tag="final"):
     labels: str = ""
     normalised: bool = False
     y_first: bool = False
+    middles: bool = False
     label_first: bool = False
     first_label: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
     points: Points = 0

@@ -13,6 +13,7 @@ from edgeloop_contract.errors import UsageError
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.finished_boxes import finished_boxes, raw_rows
 from edgeloop_exporters.model_files.poses import USUAL_NAMES, USUAL_SUBJECTS, pose_of
+from edgeloop_exporters.model_files.properties import is_detr
 
 __all__ = ["POSE_TASKS", "Detector", "detector_of", "labels_of", "point_names", "subjects_of"]
 
@@ -24,6 +25,7 @@ POSE_TASKS = ("pose", "keypoints", "keypoint-detection")
 MASKS = ("segment", "instance-segmentation")
 SIDES, PERSON_POINTS = 4, 17
 ULTRALYTICS, ULTRALYTICS_IOU = "Ultralytics", 0.7  # its metadata's author; from which overlap on its `predict` suppresses
+NEVER = 1.0  # of models that say each thing once
 OWN = 0.5  # the threshold of masks that each box has to itself: probabilities
 
 
@@ -48,7 +50,7 @@ def detector_of(model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height:
     found = _detector(model, shapes, height, width)
     if found is None or model.metadata.author != ULTRALYTICS:
         return found
-    return replace(found, iou_threshold=ULTRALYTICS_IOU)
+    return replace(found, iou_threshold=NEVER if is_detr(model.metadata) else ULTRALYTICS_IOU)
 
 
 def _detector(model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height: int, width: int) -> Detector | None:
@@ -78,6 +80,8 @@ def _single(
     (points, values), named = model.metadata.points, len(model.metadata.labels)
     ((output, shape),) = shapes.items()
     name, said, places = output if len(model.outputs) > 1 else "", f"{output} {list(shape)}", _places(height, width)
+    if sure and is_detr(model.metadata):
+        return _detr(name, said, shape, named)
     plain = _without(shape, points * values, places)
     found = _one(name, said, plain, places, named, sure)
     if found is None:
@@ -92,6 +96,17 @@ def _single(
         why = found.why.replace("in pixels", "from 0 to 1")
         return replace(found, layout=msgspec.structs.replace(found.layout, normalised=True), why=why)
     return found
+
+
+def _detr(name: str, said: str, shape: tuple[int, ...], named: int) -> Detector | None:
+    """RT-DETR by ultralytics: shares by their middle; finished, or by earlier versions with a score for each label."""
+    if len(shape) == 2 and shape[1] == SIDES + 2 and named != 2:
+        layout = Final(rows=name, middles=True, normalised=True)
+        return Detector(layout, 0, True, f"{said} holds finished boxes: middle, width and height from 0 to 1, score, label")
+    if len(shape) == 2 and shape[1] == SIDES + named:
+        what = f"{said} holds rows: middle, width and height from 0 to 1, scores"
+        return Detector(Rows(rows=name, normalised=True), named, True, what)
+    return None
 
 
 def point_names(layout: Layout, model: ModelFile, given: Sequence[str]) -> tuple[list[str], str]:
