@@ -88,6 +88,19 @@ def tflite_file(
     return bytes(builder.Output())
 
 
+def constant_file(side: int, outputs: Mapping[str, np.ndarray]) -> bytes:
+    """A file of pictures (1, side, side, 3) that answers the same, whatever it sees; outputs with their batch."""
+    ops = [
+        Op("MEAN", ["images", "axes"], {"mean": (1, 1, 1, 3)}, options("Reducer", keepDims=True)),
+        Op("MUL", ["mean", "none"], {"nothing": (1, 1, 1, 3)}, options("Mul")),
+        Op("SUM", ["nothing", "three"], {"sum": (1, 1)}, options("Reducer", keepDims=False)),
+        *(Op("ADD", [f"{name} values", "sum"], {name: values.shape}, options("Add")) for name, values in outputs.items()),
+    ]  # fmt: skip
+    axes = {"axes": np.array([1, 2], np.int32), "three": np.array([2, 3], np.int32), "none": np.zeros(1, np.float32)}
+    constants = axes | {f"{name} values": values.astype(np.float32) for name, values in outputs.items()}
+    return tflite_file({"images": (1, side, side, 3)}, ops, list(outputs), constants)
+
+
 VERSIONS = {
     "RESIZE_BILINEAR": 3,
     "RESIZE_NEAREST_NEIGHBOR": 3,
