@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 import edgeloop
+from bundles import onnx_file
 from commands import edgeloop_here, sentence
 from constant_models import answering
 from edgeloop_contract.archive import Bundle
@@ -16,6 +18,7 @@ from edgeloop_contract.tasks import Detection, Instances
 from tflite_parts import Op, options, tflite_file
 
 SIDE = 64
+F = TensorProto.FLOAT
 STEPS = "[{step: colour}, {step: resize, height: 64, width: 64}]"
 BOXES = np.array([[8.0, 12, 40, 50], [20, 10, 60, 30], [1, 20, 15, 47]])
 SCORES, LABELS = np.array([0.9, 0.6, 0.1]), np.array([1, 0, 1])
@@ -116,6 +119,43 @@ def check(path: Path) -> None:
 def test_boxes_are_those_of_the_picture(name: str, tmp_path: Path) -> None:
     outputs, more = KNOWN[name]
     check(packed(tmp_path, outputs, *more))
+
+
+def counting(path: Path, batch: bool) -> Path:
+    """torchvision's way: one picture without a batch; three things in one that is not black, and none in a black one."""
+    outputs = {"boxes": BOXES, "scores": SCORES, "labels": LABELS + 1}
+    nodes = [
+        helper.make_node("Conv", ["images", "w"], ["seen"]) if batch else helper.make_node("Identity", ["images"], ["seen"]),
+        helper.make_node("ReduceMean", ["seen"], ["mean"], keepdims=0), helper.make_node("Greater", ["mean", "least"], ["light"]),
+        helper.make_node("Cast", ["light"], ["one"], to=TensorProto.INT64), helper.make_node("Mul", ["one", "three"], ["count"]),
+        *(helper.make_node("Slice", [f"{name}_", "begin", "count", "axis"], [name]) for name in outputs),
+    ]  # fmt: skip
+    made = [
+        (
+            name,
+            TensorProto.INT64 if name == "labels" else F,
+            ["n", 4][: values.ndim] if not batch else [1, "n", 4][: values.ndim + 1],
+        )
+        for name, values in outputs.items()
+    ]
+    constants = {f"{n}_": (v[None] if batch else v).astype(np.int64 if n == "labels" else np.float32) for n, v in outputs.items()}
+    content = onnx_file(
+        nodes, [("images", F, [1, 3, SIDE, SIDE] if batch else [3, SIDE, SIDE])], made, **constants, least=np.array(1, np.float32),
+        three=np.array([3]), begin=np.array([0]), axis=np.array([int(batch)]), w=np.ones((1, 3, 1, 1), np.float32),
+    )  # fmt: skip
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("batch", [True, False])
+@pytest.mark.parametrize("said", [(), ("--boxes", "{layout: final, rows: boxes, scores: scores, labels: labels, first_label: 1}")])
+def test_as_many_rows_as_there_are_things_become_a_fixed_number(batch: bool, said: tuple[str, ...], tmp_path: Path) -> None:
+    labels = ("--labels", "cat,dog" if said else "nothing,cat,dog")
+    model = counting(tmp_path / "model.onnx", batch)
+    done = edgeloop_here("pack", model, "--out", tmp_path / "model.edgeloop", "--preprocess", STEPS, *labels, *said)
+    assert done.returncode == 0 and "the bundle's file has 300" in done.stdout, done.stderr
+    check(tmp_path / "model.edgeloop")
+    assert edgeloop.open(tmp_path / "model.edgeloop")(np.zeros((96, 128, 3), np.uint8)).boxes == []
 
 
 DETR = {"task": "detect", "stride": "32", "imgsz": "[64, 64]", "names": "{0: 'cat', 1: 'dog', 2: 'cow'}", "author": "Ultralytics"}
