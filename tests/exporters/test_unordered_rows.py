@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 from bundles import onnx_file
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.onnx_import import comparing
+from edgeloop_exporters.onnx_import.reader import converted
 from edgeloop_exporters.onnx_import.unordered import difference_of_rows
 
 ROWS = 50
@@ -41,7 +42,7 @@ def sorting(path: Path, choose: bool) -> Path:
 @pytest.mark.parametrize("choose", [True, False])
 def test_another_order_is_the_same_where_the_file_sorts(choose: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = sorting(tmp_path / "a.onnx", choose)
-    found = comparing.converted(path, {})
+    found = converted(path, {})
     original = comparing._original
 
     def turned(*given: object) -> list[np.ndarray]:
