@@ -1,5 +1,6 @@
 """What a model's outputs mean: its task, as the manifest writes it."""
 
+import math
 from typing import Annotated, Literal
 
 import msgspec
@@ -125,6 +126,8 @@ class Instances(Detection, frozen=True, kw_only=True, tag="instances"):
     def __post_init__(self) -> None:
         if self.decode.points or self.decode.rows in ("", self.prototypes):
             raise ValueError("masks of things need a layout of rows that names its output, and without points")
+        if not math.isfinite(self.mask_threshold):
+            raise ValueError("mask_threshold is a number: 0 of logits, 0.5 of probabilities")
 
 
 class Segmentation(_Task, frozen=True, kw_only=True, tag="segmentation"):

@@ -226,6 +226,10 @@ REFUSED: dict[str, tuple[dict[str, np.ndarray], str, str]] = {
     "rows of edges alone": (APART, "{layout: final, rows: boxes}", "edges, score and label are 6"),
     "two ways at once": (APART, "{layout: final, rows: boxes, scores: scores, label_first: true}", "leave out the outputs of scores"),
     "other grids": ({"output": yolox((8, 16))[None]}, "{layout: centres, strides: [8, 16, 32]}", "makes 84 rows of 64 × 64 pixels"),
+    "a threshold that is no number": (
+        {"dets": edges(FINISHED), "labels": LABELS[None], "masks": MAPS},
+        "{layout: final, rows: dets, labels: labels, prototypes: masks, mask_threshold: .nan}", "mask_threshold is a number",
+    ),
     "masks of the boxes alone": (
         {**APART, "masks": np.zeros((1, 2, 28, 28))},
         "{layout: final, rows: boxes, scores: scores, labels: labels, prototypes: masks}", "3 maps are needed",

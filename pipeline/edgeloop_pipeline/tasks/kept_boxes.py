@@ -56,7 +56,7 @@ class KeptBoxes:
         ]
 
     def masks(self, answers: Array, found: list[Found]) -> list[list[tuple[Array, int, int]]]:
-        """Of each sample's boxes the pixels (h, w) bool that are its thing's, and where they begin: top, left; none without masks."""
+        """Of each box the pixels (h, w) bool of its thing, and where they begin: top, left; none of a task without masks."""
         if not isinstance(self.task, Instances):
             return [[] for _ in found]
         parts, place = separate(answers, self.outputs), Placement(self.height, self.width)
