@@ -79,7 +79,7 @@ def _box_values(layout: object, name: str) -> int | None:
     """How many values a box has in this output; None where it is not of boxes alone."""
     if not isinstance(layout, Distances | Priors) or name != layout.boxes or layout.boxes == layout.scores:
         return None
-    return 4 * max(1, layout.bins) if isinstance(layout, Distances) else 4
+    return 4 * max(1, layout.bins) if isinstance(layout, Distances) else layout.columns
 
 
 def _points(manifest: Manifest, task: Keypoints) -> Iterator[str]:
@@ -94,6 +94,8 @@ def _points(manifest: Manifest, task: Keypoints) -> Iterator[str]:
             found = shape[1:] if len(shape) == 3 else shape
             if len(found) == 2 and found[1 if last else 0] != least:
                 yield f"variant {variant.name} gives rows of {found[1 if last else 0]} values; box, scores and points are {least}"
+        return
+    if isinstance(layout, Priors):  # their boxes' output has them, and is looked at as a whole
         return
     places = places_of(layout, *manifest.sample.shape[:2]) if len(manifest.sample.shape) == 3 else 0
     needed = [places or 0, 3 * len(task.points)]

@@ -107,7 +107,9 @@ class Keypoints(Detection, frozen=True, kw_only=True, tag="keypoints"):
 
     def __post_init__(self) -> None:
         if not has_points(self.decode, len(self.points)) or len(set(self.points)) != len(self.points) or "" in self.points:
-            raise ValueError("points have different names, and the layout has as many: distances, or rows that say how many")
+            raise ValueError(
+                "points have different names, and the layout has as many: distances, or rows or priors that say how many"
+            )
 
 
 class Instances(Detection, frozen=True, kw_only=True, tag="instances"):

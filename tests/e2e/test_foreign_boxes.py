@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -156,6 +157,41 @@ def test_as_many_rows_as_there_are_things_become_a_fixed_number(batch: bool, sai
     assert done.returncode == 0 and "the bundle's file has 300" in done.stdout, done.stderr
     check(tmp_path / "model.edgeloop")
     assert edgeloop.open(tmp_path / "model.edgeloop")(np.zeros((96, 128, 3), np.uint8)).boxes == []
+
+
+def blaze() -> dict[str, np.ndarray]:
+    """MediaPipe's face detector: priors as large as the picture, values in pixels, points behind the edges."""
+    anchors = [
+        (x, y, s) for s, count in ((8, 2), (16, 6)) for y in range(SIDE // s) for x in range(SIDE // s) for _ in range(count)
+    ]
+    rows, scores = np.zeros((1, len(anchors), 4 + 2 * 2)), np.full((1, len(anchors), 1), -20.0)
+    for (x, y, w, h), score, at in zip(MIDDLES, SCORES, (3, 40, 140), strict=True):
+        px, py = (anchors[at][0] + 0.5) * anchors[at][2], (anchors[at][1] + 0.5) * anchors[at][2]
+        rows[0, at] = x - px, y - py, w, h, x - w / 4 - px, y - py, x + w / 4 - px, y - py
+        scores[0, at] = np.log(score / (1 - score))
+    return {"regressors": rows, "classificators": scores}
+
+
+def test_mediapipes_face_detector_answers_boxes_with_points(tmp_path: Path) -> None:
+    sizes = [[[SIDE, SIDE]] * 2, [[SIDE, SIDE]] * 6]
+    levels = [{"stride": stride, "sizes": each} for stride, each in zip((8, 16), sizes, strict=True)]
+    said = {
+        "layout": "priors", "boxes": "regressors", "scores": "classificators", "levels": levels, "variances": [1 / SIDE] * 4,
+        "exponential": False, "background": False, "activation": "sigmoid", "points": 2,
+    }  # fmt: skip
+    model = answering(tmp_path / "model.onnx", blaze(), (SIDE, SIDE))
+    done = edgeloop_here(
+        "pack", model, "--out", tmp_path / "model.edgeloop", "--labels", "face", "--preprocess", STEPS, "--boxes", json.dumps(said),
+        "--points", "right eye,left eye",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = edgeloop.open(tmp_path / "model.edgeloop")(np.full((96, 128, 3), 110, np.uint8)).boxes
+    assert found is not None and np.allclose([box.box for box in found], [box for _, _, box in WANTED], atol=0.1)
+    for box in found:
+        x1, y1, x2, y2 = box.box
+        places = {point.label: point.point for point in box.points or []}
+        assert np.allclose(places["right eye"], [x1 + (x2 - x1) / 4, (y1 + y2) / 2], atol=0.1)
+        assert np.allclose(places["left eye"], [x2 - (x2 - x1) / 4, (y1 + y2) / 2], atol=0.1)
 
 
 DETR = {"task": "detect", "stride": "32", "imgsz": "[64, 64]", "names": "{0: 'cat', 1: 'dog', 2: 'cow'}", "author": "Ultralytics"}

@@ -206,15 +206,15 @@ def _centres(layout: Centres, get: NamedOutputs, height: int, width: int, least:
 def _priors(layout: Priors, get: NamedOutputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
     values, scores = get(layout.boxes, 2), get(layout.scores, 2)
     cells, strides, sizes = cells_of_anchors(layout.levels, height, width, grid_by_grid=False)
-    if values.shape != (len(cells), 4) or len(scores) != len(cells) or scores.shape[1] <= layout.background:
+    if values.shape != (len(cells), layout.columns) or len(scores) != len(cells) or scores.shape[1] <= layout.background:
         raise DataError(f"boxes of shape {values.shape} and scores of shape {scores.shape}; there are {len(cells)} priors")
     shares = _activated(scores.astype(np.float32), layout.activation)
     found = _best(shares[:, 1:] if layout.background else shares, "none", least)
-    moved = values[found.rows].astype(np.float32)
+    moved = values[found.rows, :4].astype(np.float32)
     moved = (moved[:, [1, 0, 3, 2]] if layout.y_first else moved) * np.asarray(layout.variances, np.float32)
     size = sizes[found.rows]
     middle = (cells[found.rows] + 0.5) * strides[found.rows, None] + moved[:, :2] * size
-    return _corners(middle, size * np.exp(np.clip(moved[:, 2:], -20, 20))), found
+    return _corners(middle, size * (np.exp(np.clip(moved[:, 2:], -20, 20)) if layout.exponential else moved[:, 2:])), found
 
 
 def _final(layout: Final, get: NamedOutputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:

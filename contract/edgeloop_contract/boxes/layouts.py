@@ -137,7 +137,9 @@ class Centres(_Layout, frozen=True, kw_only=True, tag="centres"):
 class Priors(_Layout, frozen=True, kw_only=True, tag="priors"):
     """Boxes relative to anchors at the cells' middles, all anchors of a cell after the other (SSD, RetinaNet).
 
-    Middle: prior + value × variance × size; size: prior × e^(value × variance). `background`: the first score is that of nothing.
+    Middle: prior + value × variance × size; size: prior × e^(value × variance), or not `exponential`: prior × value × variance
+    (BlazeFace). `background`: the first score is that of nothing. `points`: how many stand behind the four values, x and y each,
+    as the middle is said.
     """
 
     levels: Annotated[list[AnchorLevel], msgspec.Meta(min_length=1, max_length=8)]
@@ -145,8 +147,15 @@ class Priors(_Layout, frozen=True, kw_only=True, tag="priors"):
     scores: str = "scores"
     variances: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (0.1, 0.1, 0.2, 0.2)
     y_first: bool = False  # values are y, x, height, width, as TensorFlow's detection models give them
+    exponential: bool = True
     background: bool = True
     activation: Activation = "softmax"
+    points: Points = 0
+
+    @property
+    def columns(self) -> int:
+        """How many values the boxes' output has at each place."""
+        return 4 + 2 * self.points
 
 
 class Heatmap(_Layout, frozen=True, kw_only=True, tag="heatmap"):

@@ -114,7 +114,7 @@ def point_names(layout: Layout, model: ModelFile, given: Sequence[str]) -> tuple
 
     Raises UsageError where another number of them is given.
     """
-    count = layout.points if isinstance(layout, Rows | Final | Pose) else 0
+    count = layout.points if isinstance(layout, Rows | Final | Priors | Pose) else 0
     if given and len(given) != count:
         raise UsageError(f"--points: {len(given)} names, and boxes of this layout have {count} points; give as many")
     if given or not count:
