@@ -219,7 +219,7 @@ def _priors(layout: Priors, get: NamedOutputs, height: int, width: int, least: f
 
 def _final(layout: Final, get: NamedOutputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
     edges, scores, labels = finished_rows(layout, get)
-    above = np.flatnonzero((scores >= least) & (labels >= 0))
+    above = np.flatnonzero((scores >= least) & (labels >= -1 + (layout.first_label > 0)))  # a number that nobody named stays a box
     boxes = edges[above].astype(np.float32)
     if layout.normalised:
         boxes = boxes * np.array([width, height, width, height], np.float32)
