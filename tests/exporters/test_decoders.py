@@ -65,7 +65,9 @@ class Sorted(Detector):
 
     def forward(self, image: Tensor) -> Tensor:
         rows = super().forward(image).permute(0, 2, 1)
-        scores, at = rows[..., 4:].flatten(1).topk(20)
+        every = rows[..., 4:].flatten(1)
+        scores = every.topk(20)[0]
+        at = torch.sort(every, dim=1, descending=True, stable=True)[1].narrow(1, 0, 20)  # as an import keeps equal values in order
         places, labels = torch.div(at, LABELS, rounding_mode="floor"), at % LABELS
         boxes = rows[..., :4].gather(1, places[..., None].expand(-1, -1, 4))
         return torch.cat([boxes, scores[..., None], labels[..., None].to(rows.dtype)], -1)
