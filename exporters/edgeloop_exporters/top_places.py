@@ -36,4 +36,4 @@ def with_top_places(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _is_first(read: fx.Node) -> bool:
-    return read.target is aten.narrow.default and read.args[2] == 0
+    return bool(read.target is aten.narrow.default and read.args[2] == 0)
