@@ -116,7 +116,7 @@ def labeller(path: Path) -> Path:
     return _bundle(path, model, {"labels": [2]}, Multilabel(labels=["bright", "dark"], thresholds=[0.5, 0.5]))
 
 
-MODELS = {"boxes": detector, "masks": segmenter, "values": regressor, "labels": labeller}
+MODELS = {"boxes": detector, "things": masker, "masks": segmenter, "values": regressor, "labels": labeller}
 
 
 def _ends(name: str, shape: list[int]) -> tuple[list[tuple[str, int, list[int]]], list[tuple[str, int, list[int]]]]:
