@@ -16,6 +16,7 @@ __all__ = [
     "AnnotatedMask",
     "AnnotatedPoint",
     "Annotation",
+    "BoxMask",
 ]
 
 MAX_ANNOTATED_BOXES = 1000
@@ -33,16 +34,28 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 AnnotatedPoint = tuple[Number, Number, Literal[0, 1, 2]]  # x, y, and 0 (not known: x and y say nothing), 1 (hidden) or 2 (visible)
 
 
+class BoxMask(_Part, frozen=True):
+    """The pixels of a box's thing: COCO's uncompressed run lengths over a sample of `size` = height, width (`masks.mask_of`)."""
+
+    size: tuple[Run, Run]
+    counts: Annotated[list[Run], msgspec.Meta(max_length=MAX_RUNS)]
+
+    def __post_init__(self) -> None:
+        _check_filled(self.size, self.counts)
+
+
 class AnnotatedBox(_Part, frozen=True, omit_defaults=True):
     """`box`: left, top, right and bottom edge. `score`: of a model's answer; None: a person drew it.
 
-    `points`: all of them in the model's order, of a model that finds points; None: nothing is said of them.
+    `points`: all of them in the model's order, of a model that finds points; None: nothing is said of them. `mask`: of a model that
+    finds masks of things; None: nothing is said of it.
     """
 
     label: Short
     box: tuple[Number, Number, Number, Number]
     score: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     points: Annotated[list[AnnotatedPoint], msgspec.Meta(max_length=MAX_ANNOTATED_POINTS)] | None = None
+    mask: BoxMask | None = None
 
     def __post_init__(self) -> None:
         left, top, right, bottom = self.box
@@ -58,14 +71,18 @@ class AnnotatedMask(_Part, frozen=True):
     counts: Annotated[list[Run], msgspec.Meta(max_length=MAX_RUNS)]
 
     def __post_init__(self) -> None:
-        if sum(self.counts) != self.size[0] * self.size[1]:
-            raise ValueError("run lengths must fill the mask: their sum is its height times its width")
+        _check_filled(self.size, self.counts)
+
+
+def _check_filled(size: tuple[int, int], counts: list[int]) -> None:
+    if sum(counts) != size[0] * size[1]:
+        raise ValueError("run lengths must fill the mask: their sum is its height times its width")
 
 
 class Annotation(_Part, frozen=True, omit_defaults=True):
     """Exactly one of these, by the model's task; an empty list says that there is nothing.
 
-    `boxes`: detection and keypoints. `masks`: segmentation; pixels in no mask have the background's label, or none.
+    `boxes`: detection, keypoints and instances. `masks`: segmentation; pixels in no mask have the background's label, or none.
     `values`: regression, one for each quantity, in its unit. `labels`: multilabel, those that hold.
     """
 

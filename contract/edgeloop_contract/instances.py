@@ -1,4 +1,4 @@
-"""Masks of single things: prototypes, weighted by each box's coefficients, inside of its box (YOLACT's and YOLO's way)."""
+"""Masks of single things inside of their boxes: prototypes by each box's coefficients (YOLACT, YOLO), or maps of their own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeloop_contract.boxes import Found, Placement
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.tasks import Instances
 
-__all__ = ["coefficients_of", "grid_masks", "mask_overlap", "masks_in_picture", "prototypes_of", "run_lengths_at"]
+__all__ = ["coefficients_of", "grid_masks", "mask_overlap", "masks_in_picture", "prototypes_of", "run_lengths_at", "without_ones"]
 
 ROWS_AT_ONCE = 256  # of a mask in the picture: memory is bounded
 MOST_PIXELS = (
@@ -21,27 +21,44 @@ MOST_PIXELS = (
 
 
 def prototypes_of(task: Instances, outputs: Mapping[str, Array]) -> Array:
-    """The prototypes (coefficients, height, width) float32 of one sample. Raises DataError."""
+    """The prototypes (coefficients, height, width) of one sample, or each row's own map (rows, height, width). Raises DataError."""
     if task.prototypes not in outputs:
         raise DataError(f"masks need the output {task.prototypes!r}; the model gives {', '.join(outputs) or 'none'}")
     given = outputs[task.prototypes]
-    maps = given[0] if given.ndim == 4 and len(given) == 1 else given
+    maps = given.reshape(without_ones(given.shape))
     maps = np.moveaxis(maps, -1, 0) if task.prototype_channels == "last" and maps.ndim == 3 else maps
-    if maps.ndim != 3 or len(maps) != task.decode.coefficients or min(maps.shape) < 1:
-        raise DataError(
-            f"prototypes of shape {given.shape}; {task.decode.coefficients} maps are needed, channels {task.prototype_channels}"
-        )
-    return np.ascontiguousarray(maps, np.float32)
+    count = task.decode.coefficients or len(_rows_of(task, outputs))
+    if maps.ndim != 3 or len(maps) != count or min(maps.shape[1:]) < 1:
+        raise DataError(f"prototypes of shape {given.shape}; {count} maps are needed, channels {task.prototype_channels}")
+    return np.ascontiguousarray(maps, np.float32) if task.decode.coefficients else maps
+
+
+def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without the batch, and without the one channel of each row's own map: (1, n, 1, h, w) is (n, h, w)."""
+    shape = shape[1:] if len(shape) > 3 and shape[0] == 1 else shape
+    return (shape[0], *shape[2:]) if len(shape) == 4 and shape[1] == 1 else shape
 
 
 def coefficients_of(task: Instances, outputs: Mapping[str, Array], found: Found) -> Array:
     """The coefficients (n, coefficients) float32 of boxes that were found: the last values of their rows."""
-    layout = task.decode
-    values = outputs[layout.rows]
-    rows = values[0] if values.ndim == 3 else values
-    rows = rows.T if getattr(layout, "channels", "last") == "first" else rows
+    rows = _rows_of(task, outputs)
     assert found.rows is not None
-    return np.asarray(rows[found.rows, rows.shape[1] - layout.coefficients :], np.float32)
+    return np.asarray(rows[found.rows, rows.shape[1] - task.decode.coefficients :], np.float32)
+
+
+def _rows_of(task: Instances, outputs: Mapping[str, Array]) -> Array:
+    """The rows (places, values) of one sample."""
+    values = outputs[task.decode.rows]
+    rows = values[0] if values.ndim == 3 else values
+    return rows.T if getattr(task.decode, "channels", "last") == "first" else rows
+
+
+def _cell_logits(task: Instances, outputs: Mapping[str, Array], found: Found, prototypes: Array) -> Iterator[Array]:
+    """Of each box that was found, its values (height, width) float32 in the prototypes' cells, above 0 inside of its thing."""
+    assert found.rows is not None
+    for number, weights in zip(found.rows.tolist(), coefficients_of(task, outputs, found), strict=True):
+        own = np.tensordot(weights, prototypes, 1) if task.decode.coefficients else np.asarray(prototypes[number], np.float32)
+        yield own - np.float32(task.mask_threshold) if task.mask_threshold else own
 
 
 def masks_in_picture(
@@ -61,8 +78,8 @@ def masks_in_picture(
     edges = np.clip(np.ceil(boxes), 0, [place.width, place.height] * 2).astype(np.intp)
     total = int((np.maximum(edges[:, 2] - edges[:, 0], 0) * np.maximum(edges[:, 3] - edges[:, 1], 0)).sum())
     step = math.ceil(math.sqrt(max(1, total) / MOST_PIXELS))
-    for weights, (left, top, right, bottom) in zip(coefficients_of(task, outputs, found), edges.tolist(), strict=True):
-        logits = np.tensordot(weights, prototypes, 1)
+    each = _cell_logits(task, outputs, found, prototypes)
+    for logits, (left, top, right, bottom) in zip(each, edges.tolist(), strict=True):
         mask = np.zeros((max(0, bottom - top), max(0, right - left)), bool)
         across = [part[left:right:step] for part in columns]
         for start in range(top, bottom, ROWS_AT_ONCE * step):
@@ -107,7 +124,9 @@ def grid_masks(task: Instances, outputs: Mapping[str, Array], found: Found, heig
     """The masks (n, h, w) bool of boxes that were found, in cells of the prototypes; of a sample of `height` × `width` pixels."""
     prototypes = prototypes_of(task, outputs)
     rows, columns = prototypes.shape[1:]
-    masks = np.asarray(np.tensordot(coefficients_of(task, outputs, found), prototypes, 1) > 0)
+    masks = np.zeros((len(found.boxes), rows, columns), bool)
+    for mask, logits in zip(masks, _cell_logits(task, outputs, found, prototypes), strict=True):
+        mask[:] = logits > 0
     boxes = found.boxes * np.array([columns / width, rows / height] * 2, np.float32)
     x, y = np.arange(columns) + 0.5, np.arange(rows) + 0.5
     masks &= ((x >= boxes[:, :1]) & (x < boxes[:, 2:3]))[:, None]

@@ -98,8 +98,8 @@ class SampleAnnotations(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one sample beyond a single label.
 
     `part`: what its model answers: boxes, masks, values, labels; "": one label. `names`: its labels, or its quantities; of masks
-    without the `background`. `points`: the names of a box's points, if it has some. `shape`: of the first input. `answer`: the
-    model's. `settled`: what people agreed on. `people`: what each of them said.
+    without the `background`. `points`: the names of a box's points, if it has some. `masks_of_boxes`: whether boxes have masks.
+    `shape`: of the first input. `answer`: the model's. `settled`: what people agreed on. `people`: what each of them said.
     """
 
     device: str
@@ -110,6 +110,7 @@ class SampleAnnotations(msgspec.Struct, frozen=True, kw_only=True):
     shape: list[int]
     background: str = ""
     points: list[str] = []
+    masks_of_boxes: bool = False
     answer: Annotation | None = None
     settled: Annotation | None = None
     people: dict[str, Annotation] = {}

@@ -1,5 +1,6 @@
 """What a model's outputs mean: its task, as the manifest writes it."""
 
+import math
 from typing import Annotated, Literal
 
 import msgspec
@@ -106,22 +107,29 @@ class Keypoints(Detection, frozen=True, kw_only=True, tag="keypoints"):
 
     def __post_init__(self) -> None:
         if not has_points(self.decode, len(self.points)) or len(set(self.points)) != len(self.points) or "" in self.points:
-            raise ValueError("points have different names, and the layout has as many: distances, or rows that say how many")
+            raise ValueError(
+                "points have different names, and the layout has as many: distances, or rows or priors that say how many"
+            )
 
 
 class Instances(Detection, frozen=True, kw_only=True, tag="instances"):
     """Boxes with masks. Rows end in a mask's coefficients, by which the output `prototypes` is weighted.
 
     `prototypes`: (coefficients, height, width) over the whole sample; `prototype_channels`: "last": (height, width, coefficients).
+    Without coefficients each row has a map of its own there, (rows, height, width) (RTMDet-Ins and Mask R-CNN by mmdeploy and
+    torchvision). `mask_threshold`: the value from which on a pixel belongs to the thing: 0 of logits, 0.5 of probabilities.
     """
 
     decode: Rows | Final
     prototypes: str
     prototype_channels: Literal["first", "last"] = "first"
+    mask_threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.decode.coefficients or self.decode.points or self.decode.rows in ("", self.prototypes):
-            raise ValueError("masks of things need a layout of rows that names its output, with coefficients and without points")
+        if self.decode.points or self.decode.rows in ("", self.prototypes):
+            raise ValueError("masks of things need a layout of rows that names its output, and without points")
+        if not math.isfinite(self.mask_threshold):
+            raise ValueError("mask_threshold is a number: 0 of logits, 0.5 of probabilities")
 
 
 class Segmentation(_Task, frozen=True, kw_only=True, tag="segmentation"):

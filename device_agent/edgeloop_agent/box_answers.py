@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from edgeloop_agent.mask_answers import Mask
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes import Distances, Final, Found, Placement, Rows, find_boxes, find_points, iou_matrix
+from edgeloop_contract.boxes import Distances, Final, Found, Placement, Priors, Rows, find_boxes, find_points, iou_matrix
 from edgeloop_contract.drift import MAX_ANSWERS
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.instances import masks_in_picture, run_lengths_at
@@ -38,6 +39,7 @@ class Part(msgspec.Struct, frozen=True, omit_defaults=True):
     boxes: list[Box] | None = None
     tensors: dict[str, Any] | None = None
     refused: str | None = None
+    masks: list[Mask] | None = None
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -126,8 +128,9 @@ def found_points(task: Keypoints, outputs: Mapping[str, Array], found: Found, he
     if found.points is not None:
         return found.points
     layout = task.decode
-    assert found.rows is not None and isinstance(layout, Distances | Rows | Final)
-    name = task.points_output if isinstance(layout, Distances) else layout.rows or next(iter(outputs))
+    assert found.rows is not None and isinstance(layout, Distances | Rows | Final | Priors)
+    beside = task.points_output if isinstance(layout, Distances) else layout.boxes if isinstance(layout, Priors) else layout.rows
+    name = beside or next(iter(outputs))
     if name not in outputs:
         raise DataError(f"points need the output {name!r}; the model gives {', '.join(outputs)}")
     return find_points(layout, outputs[name], found.rows, height, width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -13,12 +14,13 @@ from edgeloop_agent.box_answers import Box, Part
 from edgeloop_agent.config import Chain
 from edgeloop_agent.engine import Answer, Engine
 from edgeloop_agent.fitting import fitted
-from edgeloop_agent.regions import moved
+from edgeloop_agent.mask_answers import Mask
+from edgeloop_agent.regions import in_whole
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError, UsageError
 from edgeloop_contract.manifest import Manifest
 from edgeloop_contract.settings import nearest
-from edgeloop_contract.tasks import Detection, Instances, Segmentation
+from edgeloop_contract.tasks import Detection
 
 __all__ = ["Chains", "check_chains"]
 
@@ -40,12 +42,19 @@ def check_chains(chains: Sequence[Chain], manifests: Mapping[str, Manifest], fir
             raise UsageError(f"{where}.boxes_of: no chain before this one asks {boxes_of}; write that chain first")
         if chain.model in reached:
             raise UsageError(f"{where}.model: {chain.model} is asked already; a chain leads to each model once")
-        if len(into.inputs) != 1 or len(into.sample.shape) != 3 or isinstance(into.task, Segmentation | Instances):
+        if len(into.inputs) != 1 or len(into.sample.shape) != 3:
             raise UsageError(f"{where}.model: {chain.model} answers no crops; name a model whose one input is a picture")
         for label in chain.labels:
             if label not in task.labels:
                 raise UsageError(f"{where}.labels: {boxes_of} has no label {label!r}{nearest(label, task.labels)}")
         reached.add(chain.model)
+
+
+class _Place(NamedTuple):
+    """Where a crop lies in the first picture: its left and top, and that picture's height and width."""
+
+    corner: tuple[int, int]
+    whole: Sequence[int]
 
 
 class Chains:
@@ -60,23 +69,24 @@ class Chains:
     def answered(self, boxes: list[Box], picture: Array) -> tuple[list[Box], dict[str, float]]:
         """Each box with what the next models say of it in `then`, and milliseconds by model. `boxes`: in pixels of `picture`."""
         spent: defaultdict[str, float] = defaultdict(float)
-        return self._with_parts(self._first, boxes, picture, (0, 0), spent), {name: round(ms, 3) for name, ms in spent.items()}
+        found = self._with_parts(self._first, boxes, picture, _Place((0, 0), picture.shape[:2]), spent)
+        return found, {name: round(ms, 3) for name, ms in spent.items()}
 
     def _with_parts(
-        self, model: str, boxes: list[Box], picture: Array, corner: tuple[int, int], spent: defaultdict[str, float]
+        self, model: str, boxes: list[Box], picture: Array, place: _Place, spent: defaultdict[str, float]
     ) -> list[Box]:  # fmt: skip
-        """`corner`: of `picture` in the first one."""
+        """`place`: of `picture` in the first one."""
         for chain in self._by_model.get(model, ()):
             left = chain.most
             for number, box in enumerate(boxes):
                 if left and box.score >= chain.min_score and (not chain.labels or box.label in chain.labels):
                     left -= 1
-                    part = self._part(chain, box, picture, corner, spent)
+                    part = self._part(chain, box, picture, place, spent)
                     boxes[number] = msgspec.structs.replace(box, then={**(box.then or {}), chain.model: part})
         return boxes
 
-    def _part(self, chain: Chain, box: Box, picture: Array, corner: tuple[int, int], spent: defaultdict[str, float]) -> Part:
-        rows, columns = _crop(box.box, chain.margin, picture.shape[:2], corner)
+    def _part(self, chain: Chain, box: Box, picture: Array, place: _Place, spent: defaultdict[str, float]) -> Part:
+        rows, columns = _crop(box.box, chain.margin, picture.shape[:2], place.corner)
         crop = picture[rows, columns]
         if min(crop.shape[:2]) < MIN_SIDE:
             return Part(refused="the box is too small")
@@ -90,9 +100,12 @@ class Chains:
         if answer is None or answer.refused:
             return Part(refused=answer.refused if answer is not None else "no sample in it")
         spent[chain.model] += answer.milliseconds
-        inner = (corner[0] + columns.start, corner[1] + rows.start)
-        found = None if answer.boxes is None else self._with_parts(chain.model, moved(answer.boxes, inner), crop, inner, spent)
-        return _part_of(answer, found)
+        left, top = place.corner[0] + columns.start, place.corner[1] + rows.start
+        region = (left, top, left + crop.shape[1], top + crop.shape[0])
+        found, masks = in_whole(answer.boxes, answer.masks, region, place.whole)
+        if found is not None:
+            found = self._with_parts(chain.model, found, crop, place._replace(corner=(left, top)), spent)
+        return _part_of(answer, found, masks)
 
 
 def _crop(box: Sequence[float], margin: float, size: Sequence[int], corner: tuple[int, int]) -> tuple[slice, slice]:
@@ -103,7 +116,7 @@ def _crop(box: Sequence[float], margin: float, size: Sequence[int], corner: tupl
     return slice(top, max(top, min(size[0], math.ceil(y2 + high)))), slice(left, max(left, min(size[1], math.ceil(x2 + wide))))
 
 
-def _part_of(answer: Answer, boxes: list[Box] | None) -> Part:
+def _part_of(answer: Answer, boxes: list[Box] | None, masks: list[Mask] | None) -> Part:
     tensors = None if answer.tensors is None else {name: values.tolist() for name, values in answer.tensors.items()}
     labels = None if answer.labels is None else {one.label: one.score for one in answer.labels}
-    return Part(answer.label, answer.probabilities, answer.values, answer.score, labels, boxes, tensors)
+    return Part(answer.label, answer.probabilities, answer.values, answer.score, labels, boxes, tensors, masks=masks)

@@ -24,6 +24,7 @@ from edgeloop_exporters.outputs import outputs_of, separated
 from edgeloop_exporters.quantizers import is_symmetric
 from edgeloop_exporters.quiet import quiet
 from edgeloop_exporters.tiny_constants import as_vectors
+from edgeloop_exporters.top_places import with_top_places
 
 __all__ = ["InputNormalization", "takes_counts", "to_onnx", "to_tflite", "written"]
 
@@ -140,7 +141,7 @@ def _onnx(module: fx.GraphModule, normalization: InputNormalization, shape: tupl
     _register_operations()
     raw_is_quantized, symmetric = quantized and takes_counts(module, normalization), is_symmetric(module)
     body = separated(in_integers(module, 128 if symmetric else 0, True, raw_is_quantized) if quantized else copied(module))
-    as_vectors(body)
+    as_vectors(with_top_places(body))
     entry: Entry = "dequantize" if raw_is_quantized else "normalize"
     moved_first = len(normalization.mean) > 1 and len(shape) > 1 and normalization.dtype != "int32"
     inputs = inputs_of(module)
@@ -183,6 +184,7 @@ def _tflite(module: fx.GraphModule, normalization: InputNormalization, shape: tu
         body = in_integers(module, 128, False, raw_is_quantized)
     else:
         body = copied(module)
+    body = with_top_places(body)
     tflite_passes.constants_first(separated(body))
     tflite_passes.constants_of_four_axes(body)
     # Where nothing stands before the first rounding, the converter makes the input int8; the samples are floats. The next number

@@ -55,13 +55,17 @@ def _answers(gate: fx.Node, decoding: set[fx.Node]) -> bool:
 def _tail(module: fx.GraphModule) -> set[fx.Node]:
     """What leads to no layer with weights. A convolution that reads a softmax is no layer: it takes the mean of the places."""
     tail: set[fx.Node] = set()
+    unread: set[fx.Node] = set()  # checks, and results that nobody takes: of a choice of the best, one of two
     ends = set(last_nodes(module))
     for node in reversed(module.graph.nodes):
-        if node.op != "call_function" or node.target is JOINED or not isinstance(node.meta.get("val"), Tensor):
+        if node.op == "call_function" and node not in ends and all(user in unread for user in node.users):
+            unread.add(node)
+            continue
+        if node.op != "call_function" or node.target is JOINED or not isinstance(node.meta.get("val"), Tensor | tuple | list):
             continue
         if node.target in WEIGHTED and getattr(_unmoved(node.args[0]), "target", None) is not aten.softmax.int:
             continue
-        readers = [user for user in node.users if user.op == "call_function" and user.target is not JOINED]
+        readers = [user for user in node.users if user.op == "call_function" and user.target is not JOINED and user not in unread]
         if (node in ends or readers) and all(user in tail for user in readers):
             tail.add(node)
     return tail

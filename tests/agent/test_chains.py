@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from onnx import helper
 
 from bundles import onnx_file
 from commands import command, edgeloop_here, sentence
+from edgeloop_contract.masks import RunLengths
 from moving import SIDE, F, detector, passing
 from serving import GOLDEN, eventually, serving, write_config
 from test_tracking_service import TRACKING, put
@@ -50,6 +52,54 @@ def corner(folder: Path) -> Path:
     )  # fmt: skip
     steps = "[{step: colour}, {step: resize, height: 16, width: 16}]"
     return packed(folder, "corner", model, "--labels", "corner,other", "--preprocess", steps, "--boxes", "{layout: final}")
+
+
+def things(folder: Path) -> Path:
+    """Finds one thing in the upper left quarter of whatever it gets, whose mask is the left half of that."""
+    rows, maps = np.array([[[0, 0, 8, 8, 0.9, 0, 1]]], np.float32), np.full((1, 1, 16, 16), -1, np.float32)
+    maps[..., :4] = 1
+    return packed(
+        folder, "things", _constant(rows=rows, maps=maps), "--labels", "thing", "--preprocess", SIXTEEN, "--boxes",
+        "{layout: final, rows: rows, coefficients: 1, prototypes: maps}",
+    )  # fmt: skip
+
+
+def halves(folder: Path) -> Path:
+    """The left half of whatever it gets is something."""
+    maps = np.full((1, 2, 16, 16), 0, np.float32)
+    maps[:, 1, :, :8], maps[:, 1, :, 8:] = 1, -1
+    return packed(folder, "halves", _constant(maps=maps), "--labels", "background,left", "--preprocess", SIXTEEN)
+
+
+SIXTEEN = "[{step: colour}, {step: resize, height: 16, width: 16}]"
+
+
+def _constant(**outputs: np.ndarray) -> bytes:
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[1, 2, 3], keepdims=0), helper.make_node("Mul", ["m", "zero"], ["z"]),
+        *(helper.make_node("Add", [f"{name}_", "z"], [name]) for name in outputs),
+    ]  # fmt: skip
+    constants = {f"{name}_": values for name, values in outputs.items()}
+    made = [(name, F, list(values.shape)) for name, values in outputs.items()]
+    return onnx_file(nodes, [("x", F, [1, 16, 16, 3])], made, zero=np.array(0, np.float32), **constants)
+
+
+@pytest.mark.parametrize("make", [things, halves])
+def test_masks_of_crops_are_masks_in_the_picture(make: Callable[[Path], Path], bundles: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    text = f'[[chain]]\nmodel = "{make.__name__}"\nlabels = ["blue"]\n'
+    with serving(tmp_path, WATCH + text, bundles["squares"], make(tmp_path)) as agent:
+        (frame,) = passing()[:1]
+        put(tmp_path / "in", [frame], "a")
+        (line,) = eventually(lambda: agent.lines)
+    (asked,) = [box for box in line["boxes"] if "then" in box]
+    x, y = asked["box"][:2]
+    part = asked["then"][make.__name__]
+    (found,) = part["boxes"] if make is things else part["masks"]
+    assert found["mask"]["size"] == list(frame.shape[:2])
+    rows, columns = np.nonzero(RunLengths(**found["mask"]).pixels())
+    wide, high = (SIDE / 4, SIDE / 2) if make is things else (SIDE / 2, SIDE)
+    assert np.allclose([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], [x, y, x + wide, y + high], atol=2)
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from annotated_models import HEIGHT, LABELS, POINTED, WIDTH, pointer
+from annotated_models import HEIGHT, LABELS, MASKED, POINTED, WIDTH, masker, pointer
 from edgeloop_agent.box_answers import Box
 from edgeloop_agent.config import Samples as Settings
 from edgeloop_agent.config.settings import Tracking
 from edgeloop_agent.drift.monitor import DriftObservation
 from edgeloop_agent.engine import Answer, Engine
 from edgeloop_agent.metrics import Counts
+from edgeloop_agent.outbox import answers
 from edgeloop_agent.outbox.answers import annotation_of, doubt_of
 from edgeloop_agent.outbox.selection import Doubt
 from edgeloop_agent.outbox.store import Outbox, outbox_path
@@ -95,6 +96,21 @@ def test_points_that_are_likely_there_are_answered(tmp_path: Path) -> None:
         outputs["points"] = outputs["points"] - np.float32([3, 0, 0, 0, 0, 0])
         (box,) = annotation_of(bundle.manifest.task, Answer(0, sample=sample, scores=outputs)).boxes
         assert box.points == [(0.0, 0.0, 0)] * 2
+
+
+def test_masks_of_things_are_answered_as_long_as_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the best boxes; the boxes themselves are there in any case."""
+    with Bundle.open(masker(tmp_path / "things.edgeloop")) as bundle:
+        engine = Engine(bundle, VariantChoice(bundle.manifest.variants[0].name, 1, "asked for"))
+        sample = np.full((1, HEIGHT, WIDTH, 3), 90, np.uint8)
+        outputs = dict(engine.outputs({"input": sample}, engine.new_memory()))
+        task = bundle.manifest.task
+        assert annotation_of(task, Answer(0, sample=sample, scores=outputs)) == Annotation(boxes=[MASKED])
+        twice = {**outputs, "rows": outputs["rows"].copy()}
+        twice["rows"][0, :, 4] = [30, 6, 20, 8, 0, 0.8, 0, 1]
+        monkeypatch.setattr(answers, "MAX_RUNS", len(MASKED.mask.counts) + 3)
+        best, other = annotation_of(task, Answer(0, sample=sample, scores=twice)).boxes
+        assert best == MASKED and other.mask is None and other.box == (20.0, 2.0, 40.0, 10.0)
 
 
 def test_noise_is_no_mask_to_correct() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from edgeloop_contract.boxes import (
     AnchorLevel,
+    Centres,
     Distances,
     Final,
     Grid,
@@ -129,6 +130,20 @@ def side_by_side(scores_first: bool) -> np.ndarray:
     return np.concatenate([made["scores"], made["boxes"]] if scores_first else [made["boxes"], made["scores"]], 1)
 
 
+def centres() -> np.ndarray:
+    """YOLOX's raw rows of strides 8 and 16."""
+    cells = [(x, y, s) for s in (8, 16) for y in range(HEIGHT // s) for x in range(WIDTH // s)]
+    rows = np.zeros((len(cells), 7))
+    for (x1, y1, x2, y2), label, score, cell in zip(WANTED, LABELS, SCORES, [(2, 1, 8), (3, 2, 16)], strict=True):
+        x, y, stride = cell
+        row = rows[cells.index(cell)]
+        row[:2] = (x1 + x2) / 2 / stride - x, (y1 + y2) / 2 / stride - y
+        row[2:5] = np.log((x2 - x1) / stride), np.log((y2 - y1) / stride), 1
+        row[5 + label] = score
+    return rows
+
+
+WHOLE = decoded(corners=True)
 SIZE = np.array([WIDTH, HEIGHT, WIDTH, HEIGHT, 1, 1])
 FINAL = np.array([[*box, score, label] for box, score, label in zip(WANTED, SCORES, LABELS, strict=True)] + [[0] * 6] * 8)
 LAYOUTS: dict[str, tuple[Layout, dict[str, np.ndarray]]] = {
@@ -144,6 +159,18 @@ LAYOUTS: dict[str, tuple[Layout, dict[str, np.ndarray]]] = {
     "rows of corners": (Rows(corners=True), {"output0": decoded(corners=True)}),
     "grid": (Grid(levels=ANCHORS), {"output": grid()}),
     "final": (Final(), {"output0": FINAL}),
+    "rows beside scores": (Rows(rows="b", scores="s", corners=True), {"b": WHOLE[:, :4], "s": WHOLE[:, 4:]}),
+    "rows beside scores, labels first": (
+        Rows(rows="b", scores="s", scores_channels="first"),
+        {"b": decoded()[:, :4], "s": decoded()[:, 4:].T},
+    ),
+    "centres": (Centres(strides=[8, 16]), {"output": centres()}),
+    "finished, label first": (Final(label_first=True), {"out": FINAL[:, [5, 4, 0, 1, 2, 3]]}),
+    "finished, apart": (
+        Final(rows="b", scores="s", labels="l", y_first=True, first_label=1),
+        {"l": FINAL[:, 5] + 1, "b": FINAL[:, [1, 0, 3, 2]], "s": FINAL[:, 4]},
+    ),
+    "finished, score behind the edges": (Final(rows="dets", labels="labels"), {"dets": FINAL[:, :5], "labels": FINAL[:, 5]}),
     "final shares": (Final(normalised=True), {"output0": FINAL / [*SIZE[:4], 1, 1]}),
     "priors": (Priors(levels=ANCHORS), priors()),
     "priors, y first": (Priors(levels=ANCHORS, y_first=True), priors(y_first=True)),
@@ -173,10 +200,48 @@ def test_nothing_is_found_in_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_outputs_that_do_not_fit_are_one_sentence(name: str) -> None:
     layout, outputs = LAYOUTS[name]
-    spoiled = {key: values[..., :1, :3] for key, values in outputs.items()}
+    spoiled = {key: values[:1] if values.ndim == 1 else values[..., :1, :3] for key, values in outputs.items()}
     for given in (spoiled, {"a": np.zeros((2, 2)), "b": np.zeros((2, 2))}):
         with pytest.raises(DataError):
             find_boxes(layout, given, HEIGHT, WIDTH, score_threshold=0.5, iou_threshold=0.5, most=10)
+
+
+# What ultralytics 8.4.190 keeps of these rows (utils.nms.non_max_suppression, conf_thres 0.25, max_det 300), best first.
+KEPT = {
+    0.5: [27, 52, 40, 43, 28, 42, 38, 53, 47, 13, 24, 16, 58, 34, 37, 4, 19, 41, 26, 10, 22, 8, 46, 18, 36, 32, 17, 3, 15, 9, 45,
+          35, 23, 21, 56, 49, 33, 54, 2, 0],
+    0.7: [27, 52, 40, 43, 28, 42, 38, 53, 47, 13, 24, 16, 58, 34, 14, 37, 4, 19, 41, 26, 29, 48, 10, 39, 31, 22, 8, 46, 18, 36, 32,
+          51, 17, 20, 59, 3, 1, 30, 15, 9, 45, 35, 5, 23, 21, 56, 49, 7, 33, 54, 2, 0, 50],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("threshold", KEPT)
+def test_rows_are_suppressed_as_ultralytics_does(threshold: float) -> None:
+    """Many of these boxes reach out of the sample of 160 × 160."""
+    rng = np.random.default_rng(7)
+    rows = np.concatenate([rng.uniform(-10, 170, (60, 2)), rng.uniform(60, 140, (60, 2)), rng.uniform(0, 1, (60, 2))], 1)
+    rows = rows.astype(np.float32)
+    found = find_boxes(Rows(), {"rows": rows}, 160, 160, score_threshold=0.25, iou_threshold=threshold, most=300)
+    assert found.rows is not None and found.rows.tolist() == KEPT[threshold]
+    middle, half = rows[found.rows, :2], rows[found.rows, 2:4] / 2
+    assert np.allclose(found.boxes, np.clip(np.concatenate([middle - half, middle + half], 1), 0, 160))
+
+
+@pytest.mark.parametrize(("layout", "kept"), [(Rows(corners=True), 2), (Final(), 2), (Distances(strides=[8]), 1)])
+def test_where_boxes_are_cut_off_before_they_are_compared(layout: Layout, kept: int) -> None:
+    """Two boxes that reach out of the sample at its left: whole they overlap by 0.33, cut off by 0.6."""
+    boxes = np.array([[-40.0, 0, 30, 40], [-10.0, 0, 50, 40]])
+    given = {"rows": np.concatenate([boxes, [[0.9], [0.8]]], 1)}
+    if isinstance(layout, Final):
+        given = {"rows": np.concatenate([given["rows"], [[0], [0]]], 1)}
+    if isinstance(layout, Distances):
+        given = {"boxes": np.zeros((48, 4)), "scores": np.full((48, 1), LOW)}
+        for cell, box in zip((9, 10), boxes, strict=True):
+            x, y = (cell % 8 + 0.5) * 8, (cell // 8 + 0.5) * 8
+            given["boxes"][cell] = np.array([x - box[0], y - box[1], box[2] - x, box[3] - y]) / 8
+            given["scores"][cell] = 2 - cell / 10
+    found = find_boxes(layout, given, HEIGHT, WIDTH, score_threshold=0.5, iou_threshold=0.5, most=10)
+    assert len(found.boxes) == kept and found.boxes[0].min() >= 0
 
 
 def greedy(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, threshold: float) -> list[int]:

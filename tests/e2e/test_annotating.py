@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotated_models import BOXES, HEIGHT, WIDTH
+from annotated_models import BOXES, HEIGHT, INSIDE, WIDTH
 from annotating import CAT, DOG, annotated_hub, boxes, corrected, fields, known, open_samples, say, settle
 from commands import command
 from edgeloop_contract.annotations import Annotation
@@ -214,6 +214,21 @@ def test_another_tool_begins_with_the_models_answer(part: str, kind: str, hub: H
             assert all(a.label == b.label and a.box == pytest.approx(b.box, abs=1e-3) for a, b in pairs)
         else:
             assert mine == found.answer
+
+
+def test_masks_of_things_go_to_another_tool_and_back(hub: Hub, tmp_path: Path) -> None:
+    """As COCO; a format that holds boxes alone says so."""
+    told = hub.edgeloop("labels", "export", tmp_path / "yolo", "--model", "things-1", "--format", "yolo")
+    assert "yolo holds boxes without their masks here; --format coco holds the masks too" in told
+    told = hub.edgeloop("labels", "export", tmp_path / "out", "--model", "things-1", "--format", "coco")
+    assert "without their masks" not in told
+    hub.edgeloop("labels", "import", corrected(tmp_path / "out", "coco"), "--who", "studio")
+    for sample in open_samples(hub, "things"):
+        found = known(hub, sample)
+        assert found.masks_of_boxes and found.answer is not None
+        (mine,), (answered,) = found.people["studio"].boxes or [], found.answer.boxes or []
+        assert mine.mask is not None and mine.mask == answered.mask and mine.score is None
+        assert (mask_of(mine.mask.counts, *mine.mask.size) == INSIDE).all()
 
 
 def test_what_was_settled_goes_out_and_comes_back(hub: Hub, tmp_path: Path) -> None:

@@ -104,12 +104,8 @@ def test_a_file_and_a_folder_become_a_verified_pair_and_a_bundle(pictures: Path,
         (answer,) = [engine.scored(prepare(manifest.preprocessing, picture).values).scores]
         assert answer.shape[-1] == CLASSES
     report = (tmp_path / "runs" / "small" / "report.html").read_text("utf-8")
-    assert (
-        "What the model sees and answers" in report
-        and "where each value of these pictures moves by one at most" in report
-        and "data:image/png" in report
-        and "accuracy" not in report.split("<h2>Sources")[0]
-    )
+    shown = ("What the model sees and answers", "data:image/png", "where each value of these pictures moves by one at most")
+    assert all(words in report for words in shown) and "accuracy" not in report.split("<h2>Sources")[0]
     takes_the_originals_place(tmp_path / "net.onnx", tmp_path / "runs" / "small")
     # The project is a recipe like any other: nothing runs again.
     again = edgeloop_here("run", tmp_path / "small", "--runs", tmp_path / "runs", "--json")

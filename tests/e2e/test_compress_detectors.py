@@ -67,6 +67,18 @@ class Finder(nn.Module):
         return torch.cat([middle, high - low, scores, *points], 1)
 
 
+class Ender(Finder):
+    """The same end to end, as YOLOv10 and YOLO26: the twenty best as corners, score and label."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = super().forward(images).permute(0, 2, 1)
+        scores, at = rows[..., 4:].flatten(1).topk(20)
+        places = torch.div(at, len(LABELS), rounding_mode="floor")[..., None].expand(-1, -1, 4)
+        middle, size = rows[..., :4].gather(1, places).split(2, -1)
+        labels = (at % len(LABELS)).to(rows.dtype)
+        return torch.cat([middle - size / 2, middle + size / 2, scores[..., None], labels[..., None]], -1)
+
+
 @pytest.fixture(scope="module")
 def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty pictures of grey noise, most with one or two coloured squares."""
@@ -80,11 +92,11 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def export(path: Path, *, known: bool, posed: bool = False) -> None:
+def export(path: Path, *, known: bool, posed: bool = False, ended: bool = False) -> None:
     batch = torch.export.Dim("batch")
     with quiet():
         torch.onnx.export(
-            Finder(posed).eval(), (torch.rand(2, 3, SIDE, SIDE),), str(path), dynamo=True, input_names=["images"],
+            (Ender() if ended else Finder(posed)).eval(), (torch.rand(2, 3, SIDE, SIDE),), str(path), dynamo=True, input_names=["images"],
             output_names=["output0"], dynamic_shapes=({0: batch},), external_data=False, verbose=False,
         )  # fmt: skip
     if known:
@@ -126,6 +138,22 @@ def test_a_detector_keeps_its_boxes_in_both_runtimes(squares: Path, tmp_path: Pa
         ours = np.array([box.box for box in answer.boxes])
         assert iou_matrix(ours[:1], theirs).max() > 0.8 and abs(answer.boxes[0].score - wanted.scores[0]) < 0.08
     assert "1 × red" in (run / "report.html").read_text("utf-8") or "× green" in (run / "report.html").read_text("utf-8")
+
+
+@pytest.mark.long
+def test_an_end_to_end_detector_keeps_its_boxes_in_both_runtimes(squares: Path, tmp_path: Path) -> None:
+    """Its rows are sorted by scores of which many are nearly equal, and pixels stand beside them."""
+    export(tmp_path / "ender.onnx", known=True, ended=True)
+    found, said = compressed(tmp_path / "ender.onnx", squares, tmp_path / "small")
+    assert "[20, 6] holds finished boxes" in said
+    stages = {stage["name"]: stage["metrics"] for stage in found["stages"]}
+    assert min(file["accuracy"]["value"] for file in stages["verify"]["variants"].values()) >= 0.85
+    picture = np.full((SIDE, 96, 3), 110, np.uint8)
+    picture[20:44, 30:54] = (230, 20, 20)
+    path = next((tmp_path / "runs" / "small").glob("*.edgeloop"))
+    for variant in ("onnx-int8", "tflite-int8"):
+        answer = edgeloop.open(path, variant=variant)(picture)
+        assert answer.boxes is not None and answer.boxes[0].label == "red" and answer.boxes[0].score > 0.5
 
 
 @pytest.mark.long

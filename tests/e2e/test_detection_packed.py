@@ -91,6 +91,7 @@ REFUSED = {
         2,
         "makes 48 rows of 48 × 64 pixels",
     ),
+    "rows of another length": (("--labels", "cat,dog", "--boxes", "{layout: rows}"), 2, "rows of 3 values; 4 are box, then scores"),
     "an output that is not there": (
         ("--labels", "cat,dog", "--boxes", "{layout: distances, strides: [8]}"),
         2,
@@ -104,11 +105,3 @@ def test_what_does_not_fit_is_one_sentence(name: str, tmp_path: Path) -> None:
     more, code, why = REFUSED[name]
     done = edgeloop_here("pack", rows_first(tmp_path / "yolo.onnx"), "--out", tmp_path / "y.edgeloop", "--preprocess", STEPS, *more)
     assert why in sentence(done, code) and not (tmp_path / "y.edgeloop").exists()
-
-
-def test_a_layout_that_reads_the_file_wrongly_is_refused_per_picture(tmp_path: Path) -> None:
-    """Rows of 3 values where 6 are declared: the agent says so, and goes on."""
-    assert packed(tmp_path, "--labels", "cat,dog", "--boxes", "{layout: rows}")[0] == 0
-    model = edgeloop.open(tmp_path / "y.edgeloop", state=tmp_path / "state")
-    with pytest.raises(edgeloop.DataError, match="rows of 3 values"):
-        model(np.zeros((96, 96, 3), np.uint8))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import zipfile
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -22,6 +24,7 @@ from edgeloop_contract import instances
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.tasks import Instances
 from serving import eventually, serving
+from tflite_parts import constant_file
 
 SIDE, COUNT, CELLS = 64, 8, 16
 PLACES = 64 + 16 + 4  # of strides 8, 16 and 32
@@ -102,7 +105,10 @@ def test_masks_in_pixels_of_the_picture(name: str, tmp_path: Path) -> None:
     path = packed(tmp_path, rows, first, said, *more)
     with Bundle.open(path) as bundle:
         assert isinstance(bundle.manifest.task, Instances) and "task instances" in bundle.manifest.requires
-    answer = edgeloop.open(path)(np.full((HEIGHT, WIDTH, 3), 110, np.uint8))
+    check(edgeloop.open(path)(np.full((HEIGHT, WIDTH, 3), 110, np.uint8)))
+
+
+def check(answer: edgeloop.Answer) -> None:
     assert answer.boxes is not None and [box.label for box in answer.boxes] == ["dog", "cat", "cat"]
     for box, (number, (place, score, _)) in zip(answer.boxes, enumerate(THINGS), strict=True):
         edges, mask = expected(place, number)
@@ -113,6 +119,24 @@ def test_masks_in_pixels_of_the_picture(name: str, tmp_path: Path) -> None:
         np.asarray(edgeloop.draw(np.zeros((HEIGHT, WIDTH, 3), np.uint8), answer))[answer.boxes[0].mask.pixels()].any(-1).mean()
         > 0.9
     )
+
+
+@pytest.mark.parametrize("file", ["metadata.json", "temp_meta.txt"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_tflite_files_of_ultralytics(file: str, turned: bool, tmp_path: Path) -> None:
+    """Boxes as shares of the picture, prototypes with channels last, outputs in either order, and metadata in a zip at the end."""
+    rows = columns()
+    rows[0, :4] /= SIDE
+    outputs = {"Identity": rows, "Identity_1": prototypes().transpose(0, 2, 3, 1)}
+    content = constant_file(SIDE, dict(reversed(outputs.items())) if turned else outputs)
+    zipped = io.BytesIO(content)
+    with zipfile.ZipFile(zipped, "a") as archive:
+        said = {"task": "segment", "stride": 32, "imgsz": [SIDE, SIDE], "names": {"0": "cat", "1": "dog"}, "author": "Ultralytics"}
+        archive.writestr(file, json.dumps(said) if file.endswith("json") else str({**said, "names": {0: "cat", 1: "dog"}}))
+    (tmp_path / "seg.tflite").write_bytes(zipped.getvalue())
+    done = edgeloop_here("pack", tmp_path / "seg.tflite", "--out", tmp_path / "seg.edgeloop", "--preprocess", STEPS)
+    assert done.returncode == 0, done.stderr
+    check(edgeloop.open(tmp_path / "seg.edgeloop")(np.full((HEIGHT, WIDTH, 3), 110, np.uint8)))
 
 
 def test_more_pixels_than_there_is_time_for_make_coarser_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +193,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "no such output": (f"{{{LAYOUT}, prototypes: output2}}", "masks need the output 'output2'"),
     "another number of maps": (f"{{{LAYOUT.replace('8', '7')}, prototypes: output1}}", "3 scores"),
     "maps that are last": (f"{{{LAYOUT}, prototypes: output1, prototype_channels: last}}", "8 maps are needed, channels last"),
-    "no coefficients": ("{layout: rows, rows: output0, channels: first, prototypes: output1}", "need a layout of rows"),
+    "no coefficients": ("{layout: rows, rows: output0, channels: first, prototypes: output1}", "10 scores, and there are 2 labels"),
     "a layout without them": ("{layout: heatmap, stride: 4, prototypes: output1}", "--boxes"),
 }
 

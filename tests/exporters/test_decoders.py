@@ -60,6 +60,38 @@ def test_scores_beside_boxes_survive_in_both_runtimes(tmp_path: Path) -> None:
         assert np.quantile(error[:, :4], 0.95) < 4.0, name
 
 
+class Sorted(Detector):
+    """The same end to end, as YOLOv10's and YOLO26's exports: the best of all scores with their boxes and labels."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        rows = super().forward(image).permute(0, 2, 1)
+        every = rows[..., 4:].flatten(1)
+        scores = every.topk(20)[0]
+        at = torch.sort(every, dim=1, descending=True, stable=True)[1].narrow(1, 0, 20)  # as an import keeps equal values in order
+        places, labels = torch.div(at, LABELS, rounding_mode="floor"), at % LABELS
+        boxes = rows[..., :4].gather(1, places[..., None].expand(-1, -1, 4))
+        return torch.cat([boxes, scores[..., None], labels[..., None].to(rows.dtype)], -1)
+
+
+def test_the_best_are_chosen_in_float_in_both_runtimes(tmp_path: Path) -> None:
+    """In integers, with one scale for pixels, scores and labels, no score was left."""
+    torch.manual_seed(0)
+    splits = replace(splits_of("boxes"), task="tensors")
+    saved = saved_of(Sorted(), splits)
+    graph = quantized_graph.prepare(saved, splits)
+    quantized_graph.calibrate(graph, splits.train.values)
+    with torch.no_grad():
+        x = saved.normalization.normalize(torch.from_numpy(splits.test.values))
+        wanted = saved.network(x).numpy()
+    for name, found in {
+        "torch": reference(graph, splits),
+        **{n: s for n, (s, _) in shipped(graph, splits, tmp_path).items()},
+    }.items():
+        made = found.reshape(wanted.shape)
+        assert np.abs(made[..., 4] - wanted[..., 4]).max() < 0.05, name
+        assert set(np.unique(made[..., 5])) <= {0.0, 1.0, 2.0}, name
+
+
 def test_layers_stay_in_integers_and_other_endings_too() -> None:
     x = torch.rand(2, 3, SIDE, SIDE)
     module = trace(Detector(), x)

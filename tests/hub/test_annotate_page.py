@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from annotated_models import BOXES, HEIGHT, LABELS, POINTED, WIDTH, detector, pointer, segmenter
+from annotated_models import BOXES, HEIGHT, INSIDE, LABELS, MASKED, POINTED, WIDTH, detector, masker, pointer, segmenter
 from browsers import BASICS
 from browsers import browser as browser  # a fixture
 from edgeloop_agent.hub_client import HubClient
@@ -31,6 +31,7 @@ MASK[10:20, 10:30] = True
 ANSWERS = {
     "boxes": Annotation(boxes=[AnnotatedBox(label, box, score) for label, (box, score) in BOXES.items()]),
     "points": Annotation(boxes=[POINTED]),
+    "things": Annotation(boxes=[MASKED, AnnotatedBox("cat", (2.0, 4.0, 12.0, 14.0), 0.4)]),
     "masks": Annotation(masks=[AnnotatedMask("red", (HEIGHT, WIDTH), run_lengths(MASK))]),
 }
 
@@ -43,6 +44,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         hub.run("user", "add", "berta", "--password-stdin", stdin=f"{PASSWORD}\n")
         hub.publish(detector(folder / "boxes.edgeloop"))
         hub.publish(pointer(folder / "points.edgeloop"))
+        hub.publish(masker(folder / "things.edgeloop"))
         hub.publish(segmenter(folder / "masks.edgeloop"))
         token = hub.run("token", "enrol", "pi-1")
         secret = hub.post("/api/v1/enrol", {"token": token, "device": "pi-1"})["credential"]
@@ -123,6 +125,29 @@ def test_boxes_are_drawn_moved_resized_and_deleted_by_mouse(hub: Hub, browser: A
     click(browser, "delete")
     click(browser, "save")
     assert editor.saved_boxes() == [("dog", [20, 12, 44, 36]), ("cat", [44, 22, 63, 40])]
+
+
+def test_masks_of_boxes_are_shown_and_kept_until_their_box_moves(hub: Hub, browser: Any) -> None:
+    from selenium.webdriver import Keys
+
+    editor = Editor(hub, browser, "things")
+    ask = "const c = document.querySelector('.stage canvas'); return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+    shown = np.array(browser.execute_script(ask)).reshape(HEIGHT, WIDTH, 4)[..., 3] > 0
+    assert (shown == INSIDE).all()
+    assert "with its mask" in browser.find_elements("css selector", ".boxes button")[0].text
+    browser.execute_script("arguments[0].focus()", browser.find_elements("css selector", ".boxes button")[0])
+    editor.keys("3", Keys.ENTER)  # another label
+    kept = msgspec.structs.replace(MASKED, label=LABELS[2], score=None)
+    assert editor.saved() == Annotation(boxes=[kept, AnnotatedBox("cat", (2.0, 4.0, 12.0, 14.0))])
+    editor = Editor(hub, browser, "things")
+    browser.execute_script("arguments[0].focus()", browser.find_elements("css selector", ".boxes button")[0])
+    editor.keys(Keys.ARROW_LEFT)
+    assert not any(browser.execute_script(ask))
+    editor.keys("u")
+    assert any(browser.execute_script(ask))
+    browser.find_elements("css selector", ".boxes button")[0].click()
+    editor.keys(Keys.ARROW_LEFT, Keys.ENTER)
+    assert [box.mask for box in editor.saved().boxes or []] == [None, None]
 
 
 def test_boxes_are_edited_by_keyboard_alone(hub: Hub, browser: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import insert
 
 from arrived import made, stored
-from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, Annotation
+from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, Annotation, BoxMask
 from edgeloop_contract.hub_messages import BundleSummary
 from edgeloop_contract.masks import run_lengths
 from edgeloop_contract.messages import Sample, Samples
@@ -34,6 +34,13 @@ def boxes(*found: tuple[str, tuple[float, float, float, float]]) -> Annotation:
 
 def pointed(*points: tuple[float, float, int]) -> Annotation:
     return Annotation(boxes=[AnnotatedBox("a", A, points=list(points))])
+
+
+def masked(rows: int, size: tuple[int, int] = (10, 32)) -> Annotation:
+    """A box with a mask of its first rows."""
+    pixels = np.zeros(size, bool)
+    pixels[:rows, :10] = True
+    return Annotation(boxes=[AnnotatedBox("a", A, mask=BoxMask(size, run_lengths(pixels)))])
 
 
 def masks(**rows: int) -> Annotation:
@@ -67,6 +74,9 @@ AGREEMENTS: dict[str, tuple[Annotation, Annotation, bool, str]] = {
     "a point that one of them knows": (pointed((5, 5, 2), (1, 1, 2)), pointed((5, 5, 2), (0, 0, 0)), False, "the points of 0 of these"),
     "points beside a box alone": (pointed((5, 5, 2), (1, 1, 2)), boxes(("a", A)), True, "1 of 1"),
     "points of an earlier version": (pointed((5, 5, 2)), pointed((1, 1, 2)), True, "1 of 1"),
+    "masks of things": (masked(9), masked(10), True, "1 of 1 boxes agree"),
+    "masks of things too far apart": (masked(7), masked(10), False, "of 0 of these"),
+    "a mask beside a box alone": (masked(7), boxes(("a", A)), True, "1 of 1"),
     "values": (Annotation(values=[1.0, 2.0]), Annotation(values=[2.0, 2.05]), True, "2 of 2"),
     "a value": (Annotation(values=[1.0, 2.0]), Annotation(values=[2.0, 2.2]), False, "1 of 2"),
     "labels": (Annotation(labels=["a", "b"]), Annotation(labels=["b", "a"]), True, "0 labels differ"),
@@ -97,6 +107,7 @@ def test_edges_and_values_are_means_and_masks_the_newest() -> None:
     assert joined([pointed((5, 5, 2), (0, 0, 0)), boxes(("a", A)), pointed((6, 5, 1), (0, 0, 0))], RULES) == pointed(
         (5.5, 5, 2), (0, 0, 0)
     )
+    assert joined([boxes(("a", A)), masked(9), masked(10)], RULES) == masked(9)
     assert joined([Annotation(values=[1.0, 3.0]), Annotation(values=[2.0, 5.0])], RULES) == Annotation(values=[1.5, 4.0])
     assert joined([masks(a=9), masks(a=10)], RULES) == masks(a=9)
 
@@ -116,6 +127,7 @@ ANSWERS: dict[str, tuple[Annotation, bool]] = {
     "fits": (boxes(("a", A)), True),
     "an unknown label": (boxes(("cow", A)), False),
     "points that it has not": (pointed((5, 5, 2)), False),
+    "a mask that it does not find": (masked(9), False),
     "outside": (boxes(("a", (0, 0, 33, 5))), False),
     "of another task": (Annotation(values=[1.0]), False),
     "too large": (Annotation(boxes=[AnnotatedBox("a", A, 0.5)] * 1000), False),
@@ -134,6 +146,19 @@ def test_an_answer_that_does_not_fit_is_left_out_and_its_sample_stays(
         assert ingest.store(connection, PI, Samples(samples=[picture("one", answer)]), settings)
         found = annotating.of_sample(connection, "pi-1", "key-one-0000")
     assert found is not None and found.answer == (answer if kept else None) and found.part == "boxes"
+
+
+@pytest.mark.parametrize(("size", "kept"), [((10, 32), True), ((10, 30), False)])
+def test_masks_of_things_have_the_size_of_the_sample(size: tuple[int, int], kept: bool, tmp_path: Path) -> None:
+    database, settings = stored(tmp_path, [])
+    published(database, task="instances", labels=["a", "b"])
+    with database.writing() as connection:
+        ingest.store(connection, PI, Samples(samples=[picture("one", masked(9, size))]), settings)
+        found = annotating.of_sample(connection, "pi-1", "key-one-0000")
+        assert found is not None and found.masks_of_boxes and found.answer == (masked(9, size) if kept else None)
+        if kept:
+            annotating.annotate(connection, "pi-1", "key-one-0000", "ada", masked(8), settings)
+            assert annotating.of_sample(connection, "pi-1", "key-one-0000").settled == masked(8)
 
 
 def test_a_bundle_that_an_earlier_hub_took_has_the_task_of_its_answers(tmp_path: Path) -> None:

@@ -11,18 +11,22 @@ from onnx import TensorProto, helper
 from bundles import onnx_file, write
 from edgeloop_agent.answers import answer_names
 from edgeloop_contract import archive
-from edgeloop_contract.annotations import AnnotatedBox
+from edgeloop_contract.annotations import AnnotatedBox, BoxMask
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.boxes.layouts import Distances, Rows
 from edgeloop_contract.drift import Drift, channel_names
 from edgeloop_contract.manifest import Input, Regression, Task, TensorSpec
+from edgeloop_contract.masks import run_lengths
 from edgeloop_contract.preprocessing import Resize
-from edgeloop_contract.tasks import Detection, Keypoints, Multilabel, Segmentation
+from edgeloop_contract.tasks import Detection, Instances, Keypoints, Multilabel, Segmentation
 
 HEIGHT, WIDTH = 48, 64
 LABELS = ("cat", "dog", 'with "quotes" & <signs>')
 BOXES = {"dog": ((20.0, 12.0, 44.0, 36.0), 0.9), "cat": ((2.0, 4.0, 12.0, 14.0), 0.3)}  # that the detector finds everywhere
 POINTED = AnnotatedBox("worm", (8.0, 8.0, 40.0, 40.0), 0.9526, [(16.0, 24.0, 2), (0.0, 0.0, 0)])  # that the pointer finds
+INSIDE = np.zeros((HEIGHT, WIDTH), bool)
+INSIDE[12:36, 20:32] = True  # the left half of the dog's box
+MASKED = AnnotatedBox("dog", BOXES["dog"][0], BOXES["dog"][1], mask=BoxMask((HEIGHT, WIDTH), run_lengths(INSIDE)))
 U8, F = TensorProto.UINT8, TensorProto.FLOAT
 
 
@@ -56,6 +60,24 @@ def pointer(path: Path) -> Path:
     constants = {f"{name}_": value.astype(np.float32) for name, value in values.items()}
     model = onnx_file(nodes, given, made, none=np.zeros(1, np.float32), **constants)
     task = Keypoints(labels=["worm"], decode=Distances(strides=[16]), points=["head", "tail"])
+    return _bundle(path, model, {name: list(value.shape[1:]) for name, value in values.items()}, task)
+
+
+def masker(path: Path) -> Path:
+    """Finds MASKED in every picture: its mask is what lies in the left half of the picture."""
+    (x1, y1, x2, y2), score = BOXES["dog"]
+    values = {"rows": np.zeros((1, 4 + len(LABELS) + 1, 5)), "maps": np.full((1, 1, HEIGHT, WIDTH), -1.0)}
+    values["rows"][0, [0, 1, 2, 3, 4 + LABELS.index("dog"), -1], 2] = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, score, 1
+    values["maps"][..., : WIDTH // 2] = 1
+    nodes = [
+        helper.make_node("Cast", ["picture"], ["c"], to=F), helper.make_node("ReduceMean", ["c"], ["m"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["m", "none"], ["n"]), *(helper.make_node("Add", [f"{name}_", "n"], [name]) for name in values),
+    ]  # fmt: skip
+    given, _ = _ends("rows", [1])
+    made = [(name, F, list(value.shape)) for name, value in values.items()]
+    constants = {f"{name}_": value.astype(np.float32) for name, value in values.items()}
+    model = onnx_file(nodes, given, made, none=np.zeros(1, np.float32), **constants)
+    task = Instances(labels=list(LABELS), decode=Rows(rows="rows", channels="first", coefficients=1), prototypes="maps")
     return _bundle(path, model, {name: list(value.shape[1:]) for name, value in values.items()}, task)
 
 
@@ -94,7 +116,7 @@ def labeller(path: Path) -> Path:
     return _bundle(path, model, {"labels": [2]}, Multilabel(labels=["bright", "dark"], thresholds=[0.5, 0.5]))
 
 
-MODELS = {"boxes": detector, "masks": segmenter, "values": regressor, "labels": labeller}
+MODELS = {"boxes": detector, "things": masker, "masks": segmenter, "values": regressor, "labels": labeller}
 
 
 def _ends(name: str, shape: list[int]) -> tuple[list[tuple[str, int, list[int]]], list[tuple[str, int, list[int]]]]:

@@ -22,13 +22,14 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Op:
-    """`inputs`: names, "" for none; `made`: name → shape, and its type where it is not float32."""
+    """`inputs`: names, "" for none; `made`: name → shape, and its type where it is not float32. `custom`: options of such a kind."""
 
     kind: str
     inputs: Sequence[str]
     made: Mapping[str, tuple[int, ...]]
     options: Any = None
     dtype: Any = np.float32
+    custom: bytes = b""
 
 
 def options(name: str, **values: Any) -> Any:
@@ -68,12 +69,15 @@ def tflite_file(
     for op in ops:
         for name, shape in op.made.items():
             tensor(name, shape, op.dtype)
-        code, number = schema.OperatorCodeT(), getattr(schema.BuiltinOperator, op.kind)
+        code, number = schema.OperatorCodeT(), getattr(schema.BuiltinOperator, "CUSTOM" if op.custom else op.kind)
+        code.customCode = op.kind if op.custom else None
         code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), VERSIONS.get(op.kind, 1)
         model.operatorCodes.append(code)
         made = schema.OperatorT()
         made.opcodeIndex = len(model.operatorCodes) - 1
         made.inputs, made.outputs = [names.get(name, -1) for name in op.inputs], [names[name] for name in op.made]
+        if op.custom:
+            made.customOptions = np.frombuffer(op.custom, np.uint8)
         if op.options is not None:
             made.builtinOptions = op.options
             made.builtinOptionsType = getattr(schema.BuiltinOptions, type(op.options).__name__.removesuffix("T"))
@@ -82,6 +86,19 @@ def tflite_file(
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def constant_file(side: int, outputs: Mapping[str, np.ndarray]) -> bytes:
+    """A file of pictures (1, side, side, 3) that answers the same, whatever it sees; outputs with their batch."""
+    ops = [
+        Op("MEAN", ["images", "axes"], {"mean": (1, 1, 1, 3)}, options("Reducer", keepDims=True)),
+        Op("MUL", ["mean", "none"], {"nothing": (1, 1, 1, 3)}, options("Mul")),
+        Op("SUM", ["nothing", "three"], {"sum": (1, 1)}, options("Reducer", keepDims=False)),
+        *(Op("ADD", [f"{name} values", "sum"], {name: values.shape}, options("Add")) for name, values in outputs.items()),
+    ]  # fmt: skip
+    axes = {"axes": np.array([1, 2], np.int32), "three": np.array([2, 3], np.int32), "none": np.zeros(1, np.float32)}
+    constants = axes | {f"{name} values": values.astype(np.float32) for name, values in outputs.items()}
+    return tflite_file({"images": (1, side, side, 3)}, ops, list(outputs), constants)
 
 
 VERSIONS = {

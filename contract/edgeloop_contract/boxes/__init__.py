@@ -7,6 +7,7 @@ from edgeloop_contract.boxes.decoding import Found, find_boxes, places_of
 from edgeloop_contract.boxes.layouts import (
     MAX_POINTS,
     AnchorLevel,
+    Centres,
     Distances,
     Final,
     Grid,
@@ -26,7 +27,7 @@ from edgeloop_contract.boxes.similarity import POINT_VALUES, VALUES, sigmas_of, 
 from edgeloop_contract.boxes.suppression import iou_matrix, suppress
 
 __all__ = [
-    "MAX_POINTS", "POINT_VALUES", "VALUES", "AnchorLevel", "Distances", "Final", "Found", "Grid", "Heatmap", "Layout",
+    "MAX_POINTS", "POINT_VALUES", "VALUES", "AnchorLevel", "Centres", "Distances", "Final", "Found", "Grid", "Heatmap", "Layout",
     "Placement", "PointAxes", "PointMaps", "PointRows", "Pose", "Priors", "Rows", "find_boxes", "find_points", "has_points",
     "iou_matrix", "outputs_of", "placement", "places_of", "sigmas_of", "similarity", "suppress",
 ]  # fmt: skip

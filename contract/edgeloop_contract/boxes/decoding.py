@@ -8,9 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from edgeloop_contract.arrays import Array
+from edgeloop_contract.boxes.finished import finished_rows
 from edgeloop_contract.boxes.grids import cells_of_anchors, cells_of_grids
 from edgeloop_contract.boxes.layouts import (
     Boxed,
+    Centres,
     Distances,
     Final,
     Grid,
@@ -29,6 +31,8 @@ __all__ = ["Found", "find_boxes", "places_of"]
 
 CANDIDATES = 1000  # the best ones, that are compared with each other: time and memory are bounded
 TINY = 1e-6
+FARTHEST = np.float32(1e6)  # pixels: where an edge of a box counts at most
+WHOLE = Rows, Grid  # whose makers compare boxes before they cut them off at the picture's edges (YOLO's); others do it after
 
 
 class Found(NamedTuple):
@@ -58,7 +62,7 @@ class _Candidates(NamedTuple):
 
 def places_of(layout: Layout, height: int, width: int) -> int | None:
     """How many rows a layout with grids has on samples of `height` × `width` pixels; None for one without."""
-    if isinstance(layout, Distances):
+    if isinstance(layout, Distances | Centres):
         return sum(-(-height // stride) * -(-width // stride) for stride in layout.strides)
     if isinstance(layout, Grid | Priors):
         return sum(-(-height // one.stride) * -(-width // one.stride) * len(one.sizes) for one in layout.levels)
@@ -75,7 +79,7 @@ def find_boxes(
     iou_threshold: float,
     most: int,
 ) -> Found:
-    """The boxes of one sample of `height` × `width` pixels, cut off at its edges.
+    """The boxes of one sample of `height` × `width` pixels, cut off at its edges: after boxes were compared, for YOLO's rows.
 
     `outputs`: real values by name, one sample each, with or without a leading 1. Each place answers its best label. Boxes below
     `score_threshold` and without area are left out, and of boxes of one label that overlap by more than `iou_threshold` the best
@@ -84,14 +88,16 @@ def find_boxes(
     if isinstance(layout, Pose):
         return _posed(layout, NamedOutputs(outputs), height, width, score_threshold, most)
     boxes, found = _decoded(layout, NamedOutputs(outputs), height, width, score_threshold)
-    boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
-    real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    boxes, scores, labels, places = boxes[real], found.scores[real], found.labels[real], found.rows[real]
+    cut = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+    real = (cut[:, 2] > cut[:, 0]) & (cut[:, 3] > cut[:, 1])
+    # A box that is not finite has no area either.
+    compared = np.clip(boxes, -FARTHEST, FARTHEST) if isinstance(layout, WHOLE) else cut
+    cut, compared, scores, labels, places = cut[real], compared[real], found.scores[real], found.labels[real], found.rows[real]
     if isinstance(layout, Final):
         rows = np.argsort(-scores, kind="stable")[:most]
     else:
-        rows = suppress(boxes, scores, labels, iou_threshold, most)
-    kept, sure = (values[rows].astype(np.float32, copy=False) for values in (boxes, scores))
+        rows = suppress(compared, scores, labels, iou_threshold, most)
+    kept, sure = (values[rows].astype(np.float32, copy=False) for values in (cut, scores))
     return Found(kept, sure, labels[rows], places[rows])
 
 
@@ -113,6 +119,8 @@ def _decoded(layout: Boxed, get: NamedOutputs, height: int, width: int, least: f
         return _rows(layout, get, height, width, least)
     if isinstance(layout, Grid):
         return _grid(layout, get, height, width, least)
+    if isinstance(layout, Centres):
+        return _centres(layout, get, height, width, least)
     if isinstance(layout, Priors):
         return _priors(layout, get, height, width, least)
     if isinstance(layout, Heatmap):
@@ -155,6 +163,13 @@ def _rows(layout: Rows, get: NamedOutputs, height: int, width: int, least: float
     rows = _last(get(layout.rows, 2), layout.channels)
     first = 5 if layout.objectness else 4
     behind = layout.points * layout.point_values + layout.coefficients
+    if layout.scores:
+        scores = _last(get(layout.scores, 2), layout.scores_channels)
+        if rows.shape[1] != first + behind or len(scores) != len(rows) or not scores.shape[1]:
+            raise DataError(
+                f"boxes of shape {rows.shape} and scores of shape {scores.shape}; {first + behind} values a box are needed"
+            )
+        rows = np.concatenate([rows[:, :first], scores, rows[:, first:]], 1)
     if rows.shape[1] <= first + behind:
         kind = "a mask" if layout.coefficients else "points"
         what = f"{first} are box{' and objectness' * layout.objectness}, then scores{f', then {behind} of {kind}' * (behind > 0)}"
@@ -178,30 +193,37 @@ def _grid(layout: Grid, get: NamedOutputs, height: int, width: int, least: float
     return _corners(middle, near[:, 2:] ** 2 * sizes[found.rows]), found
 
 
+def _centres(layout: Centres, get: NamedOutputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
+    rows = get(layout.rows, 2)
+    corners, strides = cells_of_grids(tuple(layout.strides), 0.0, height, width)
+    if len(rows) != len(corners) or rows.shape[1] < 6:
+        raise DataError(f"rows of shape {rows.shape}; strides {layout.strides} make {len(corners)} of 6 values or more")
+    found = _best(rows[:, 5:], layout.activation, least, _activated(rows[:, 4:5], layout.activation))
+    said, each = rows[found.rows, :4].astype(np.float32), strides[found.rows, None]
+    return _corners(corners[found.rows] + said[:, :2] * each, np.exp(np.clip(said[:, 2:], -20, 20)) * each), found
+
+
 def _priors(layout: Priors, get: NamedOutputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
     values, scores = get(layout.boxes, 2), get(layout.scores, 2)
     cells, strides, sizes = cells_of_anchors(layout.levels, height, width, grid_by_grid=False)
-    if values.shape != (len(cells), 4) or len(scores) != len(cells) or scores.shape[1] <= layout.background:
+    if values.shape != (len(cells), layout.columns) or len(scores) != len(cells) or scores.shape[1] <= layout.background:
         raise DataError(f"boxes of shape {values.shape} and scores of shape {scores.shape}; there are {len(cells)} priors")
     shares = _activated(scores.astype(np.float32), layout.activation)
     found = _best(shares[:, 1:] if layout.background else shares, "none", least)
-    moved = values[found.rows].astype(np.float32)
+    moved = values[found.rows, :4].astype(np.float32)
     moved = (moved[:, [1, 0, 3, 2]] if layout.y_first else moved) * np.asarray(layout.variances, np.float32)
     size = sizes[found.rows]
     middle = (cells[found.rows] + 0.5) * strides[found.rows, None] + moved[:, :2] * size
-    return _corners(middle, size * np.exp(np.clip(moved[:, 2:], -20, 20))), found
+    return _corners(middle, size * (np.exp(np.clip(moved[:, 2:], -20, 20)) if layout.exponential else moved[:, 2:])), found
 
 
 def _final(layout: Final, get: NamedOutputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
-    rows, behind = get(layout.rows, 2), layout.points * layout.point_values + layout.coefficients
-    if rows.shape[1] != 6 + behind:
-        more = f", and {behind} of {'a mask' if layout.coefficients else 'points'}" if behind else ""
-        raise DataError(f"rows of {rows.shape[1]} values; x1, y1, x2, y2, score and label are six{more}")
-    above = np.flatnonzero(rows[:, 4] >= least)
-    boxes = rows[above, :4].astype(np.float32)
+    edges, scores, labels = finished_rows(layout, get)
+    above = np.flatnonzero((scores >= least) & (labels >= -1 + (layout.first_label > 0)))  # a number that nobody named stays a box
+    boxes = edges[above].astype(np.float32)
     if layout.normalised:
         boxes = boxes * np.array([width, height, width, height], np.float32)
-    return boxes, _Candidates(above, rows[above, 4], rows[above, 5].round().astype(np.intp))
+    return boxes, _Candidates(above, scores[above], labels[above])
 
 
 def _heatmap(layout: Heatmap, get: NamedOutputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:

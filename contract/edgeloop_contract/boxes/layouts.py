@@ -8,7 +8,7 @@ from edgeloop_contract.settings import NonNegativeFloat, PositiveFloat, Positive
 from edgeloop_contract.tensors import Part
 
 __all__ = [
-    "MAX_POINTS", "AnchorLevel", "Boxed", "Distances", "Final", "Grid", "Heatmap", "Layout", "PointAxes", "PointMaps",
+    "MAX_POINTS", "AnchorLevel", "Boxed", "Centres", "Distances", "Final", "Grid", "Heatmap", "Layout", "PointAxes", "PointMaps",
     "PointRows", "Pose", "Priors", "Rows",
 ]  # fmt: skip
 
@@ -17,6 +17,7 @@ MAX_POINTS = 1000  # of a pose
 Channels = Literal["last", "first"]  # of an output: (places, values) or (values, places)
 Activation = Literal["sigmoid", "softmax", "none"]  # what makes probabilities of class scores
 PoseActivation = Literal["sigmoid", "none"]
+Refine = Literal["quarter", "dark", "none"]
 Strides = Annotated[list[PositiveInt], msgspec.Meta(min_length=1, max_length=8)]
 Points = Annotated[int, msgspec.Meta(ge=0, le=256)]  # of each row
 Coefficients = Annotated[int, msgspec.Meta(ge=0, le=256)]
@@ -61,10 +62,14 @@ class Rows(_Layout, frozen=True, kw_only=True, tag="rows"):
 
     `corners`: the box is x1, y1, x2, y2; else its middle, width and height. `normalised`: from 0 to 1, else in pixels; the points
     too. `points`: how many a row has behind its scores (YOLO's poses). `coefficients`: of its mask, behind its scores.
+    `scores`: another output that holds the scores, (places, labels), or with `scores_channels` first (labels, places); rows are
+    boxes then (DETR, YOLO-NAS, DAMO-YOLO, PP-YOLOE without its suppression).
     """
 
     rows: str = ""
+    scores: str = ""
     channels: Channels = "last"
+    scores_channels: Channels = "last"
     objectness: bool = False
     corners: bool = False
     normalised: bool = False
@@ -85,22 +90,56 @@ class Grid(_Layout, frozen=True, kw_only=True, tag="grid"):
 
 
 class Final(_Layout, frozen=True, kw_only=True, tag="final"):
-    """One output of finished answers, rows of x1, y1, x2, y2, score, label (YOLOv10 and other end-to-end exports).
+    """Finished answers: rows of x1, y1, x2, y2, score, label (YOLOv10 and other end-to-end exports). Nothing is suppressed.
 
-    Nothing is suppressed. `points`: how many a row has behind its label. `coefficients`: of its mask, there.
+    `label_first`: of label, score, x1, y1, x2, y2 (PaddleDetection). `scores`, `labels`: other outputs with the scores and the
+    numbers of labels, one for each row: rows are four edges then, and the score where `scores` is "" (RT-DETR and D-FINE by their
+    own exporters, torchvision, mmdeploy, TFLite's detection postprocessing). Where `scores` is said and `labels` is "", all have
+    the first label. `first_label`: the number of the first label; a smaller one is nothing. `y_first`: edges are y1, x1, y2, x2.
+    `middles`: middle, width and height in place of edges (RT-DETR by ultralytics). `points`: how many a row has behind its label.
+    `coefficients`: of its mask, there.
     """
 
     rows: str = ""
+    scores: str = ""
+    labels: str = ""
     normalised: bool = False
+    y_first: bool = False
+    middles: bool = False
+    label_first: bool = False
+    first_label: Annotated[int, msgspec.Meta(ge=0, le=1)] = 0
     points: Points = 0
     point_values: PointValues = 3
     coefficients: Coefficients = 0
+
+    def __post_init__(self) -> None:
+        if self.label_first and (self.scores or self.labels):
+            raise ValueError("label_first is of rows with score and label; leave out the outputs of scores and labels")
+
+    @property
+    def columns(self) -> int:
+        """How many values a row has."""
+        own = 2 if not (self.scores or self.labels) else 0 if self.scores else 1
+        return 4 + own + self.points * self.point_values + self.coefficients
+
+
+class Centres(_Layout, frozen=True, kw_only=True, tag="centres"):
+    """One output of raw rows x, y, width, height, objectness, scores of cells, row by row, fine grid first (YOLOX's own exporter).
+
+    Middle: (value + cell) × stride; size: e^value × stride.
+    """
+
+    strides: Strides
+    rows: str = ""
+    activation: Activation = "none"
 
 
 class Priors(_Layout, frozen=True, kw_only=True, tag="priors"):
     """Boxes relative to anchors at the cells' middles, all anchors of a cell after the other (SSD, RetinaNet).
 
-    Middle: prior + value × variance × size; size: prior × e^(value × variance). `background`: the first score is that of nothing.
+    Middle: prior + value × variance × size; size: prior × e^(value × variance), or not `exponential`: prior × value × variance
+    (BlazeFace). `background`: the first score is that of nothing. `points`: how many stand behind the four values, x and y each,
+    as the middle is said.
     """
 
     levels: Annotated[list[AnchorLevel], msgspec.Meta(min_length=1, max_length=8)]
@@ -108,8 +147,15 @@ class Priors(_Layout, frozen=True, kw_only=True, tag="priors"):
     scores: str = "scores"
     variances: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (0.1, 0.1, 0.2, 0.2)
     y_first: bool = False  # values are y, x, height, width, as TensorFlow's detection models give them
+    exponential: bool = True
     background: bool = True
     activation: Activation = "softmax"
+    points: Points = 0
+
+    @property
+    def columns(self) -> int:
+        """How many values the boxes' output has at each place."""
+        return 4 + 2 * self.points
 
 
 class Heatmap(_Layout, frozen=True, kw_only=True, tag="heatmap"):
@@ -154,9 +200,11 @@ class PointRows(_Layout, frozen=True, kw_only=True, tag="point_rows"):
 class PointMaps(_Layout, frozen=True, kw_only=True, tag="point_maps"):
     """A map of scores for each point of one pose over the whole sample (HRNet, SimpleBaseline, ViTPose).
 
-    A point is at the highest cell, moved by a quarter of a cell to its higher neighbours. `to_edges`: the middles of the outer
+    A point is at the highest cell, moved within it as `refine` says: a quarter of a cell to its higher neighbours; or to the peak
+    of the Gaussian that the cells around it make, smoothed over `blur` cells ("dark": Zhang et al. 2020); or not at all.
+    `to_edges`: the middles of the outer
     cells are the sample's outer pixels (unbiased coordinates); else the first cell begins with the sample. `offsets`: an output of
-    2 × points maps, how far in pixels each point is from its cell, all of y before all of x, in place of the quarter (PoseNet).
+    2 × points maps, how far in pixels each point is from its cell, all of y before all of x, in place of refining (PoseNet).
     """
 
     maps: str = ""
@@ -165,6 +213,12 @@ class PointMaps(_Layout, frozen=True, kw_only=True, tag="point_maps"):
     activation: PoseActivation = "none"
     to_edges: bool = False
     offsets: str = ""
+    refine: Refine = "quarter"
+    blur: Annotated[int, msgspec.Meta(ge=1, le=31)] = 11
+
+    def __post_init__(self) -> None:
+        if self.blur % 2 == 0:
+            raise ValueError("blur is an odd number of cells: 11 for maps that were made with a deviation of 2 cells, 17 for 3")
 
 
 class PointAxes(_Layout, frozen=True, kw_only=True, tag="point_axes"):
@@ -181,5 +235,5 @@ class PointAxes(_Layout, frozen=True, kw_only=True, tag="point_axes"):
 
 
 Pose = PointRows | PointMaps | PointAxes
-Boxed = Distances | Rows | Grid | Final | Priors | Heatmap
+Boxed = Distances | Rows | Grid | Centres | Final | Priors | Heatmap
 Layout = Boxed | Pose

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes.layouts import Distances, Heatmap, Layout, PointAxes, PointMaps, PointRows, Priors
+from edgeloop_contract.boxes.layouts import Distances, Final, Heatmap, Layout, PointAxes, PointMaps, PointRows, Priors, Rows
 from edgeloop_contract.errors import DataError
 
 __all__ = ["NamedOutputs", "outputs_of"]
@@ -23,7 +23,8 @@ def outputs_of(layout: Layout) -> list[str]:
         return [layout.x, layout.y]
     if isinstance(layout, PointMaps):
         return [layout.maps, *([layout.offsets] if layout.offsets else [])]
-    return [layout.rows]
+    more = [layout.scores] if isinstance(layout, Rows) else [layout.scores, layout.labels] if isinstance(layout, Final) else []
+    return [layout.rows, *filter(None, more)]
 
 
 class NamedOutputs:

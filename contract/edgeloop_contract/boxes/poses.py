@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgeloop_contract.arrays import Array
+from edgeloop_contract.boxes.gaussian_peaks import peak_moves
 from edgeloop_contract.boxes.layouts import PointAxes, PointMaps, PointRows, Pose
 from edgeloop_contract.errors import DataError
 
@@ -79,16 +80,16 @@ def _maps(layout: PointMaps, given: Array, offsets: Array | None, size: Array) -
     y, x = np.divmod(flat.argmax(1), columns)
     each = np.arange(count)
     found = np.empty((1, count, 3), np.float32)
+    moves = _refined(layout, maps, y, x) if offsets is None else np.zeros((2, count), np.float32)
     for axis, (place, cells) in enumerate(((x, columns), (y, rows))):
         pixels = (size[axis] - 1) / max(cells - 1, 1) if layout.to_edges else size[axis] / cells
-        moved = _quarter(maps, y, x, axis) if offsets is None else np.float32(0)
-        found[0, :, axis] = (place + moved) * pixels
+        found[0, :, axis] = (place + moves[axis]) * pixels
     if offsets is not None:
-        moves = _first(offsets, 2 * layout.points, layout.channels)
-        if moves.shape[1:] != maps.shape[1:]:
+        far = _first(offsets, 2 * layout.points, layout.channels)
+        if far.shape[1:] != maps.shape[1:]:
             raise DataError(f"offsets of shape {offsets.shape} for maps of shape {given.shape}; they need the same cells")
-        found[0, :, 1] += moves[each, y, x]
-        found[0, :, 0] += moves[each + count, y, x]
+        found[0, :, 1] += far[each, y, x]
+        found[0, :, 0] += far[each + count, y, x]
     found[0, :, 2] = _active(flat.max(1).astype(np.float32), layout.activation)
     return found
 
@@ -99,6 +100,15 @@ def _first(given: Array, count: int, channels: str) -> Array:
     if maps.ndim != 3 or maps.shape[0 if channels == "first" else 2] != count or min(maps.shape) < 1:
         raise DataError(f"maps of shape {given.shape}; {count} of them are needed, with two axes each")
     return maps if channels == "first" else np.moveaxis(maps, -1, 0)
+
+
+def _refined(layout: PointMaps, maps: Array, y: Array, x: Array) -> Array:
+    """How far each point is from the middle of its cell (2, points), as x and y, in cells."""
+    if layout.refine == "dark":
+        return peak_moves(maps, y, x, layout.blur, layout.activation)
+    if layout.refine == "none":
+        return np.zeros((2, len(maps)), np.float32)
+    return np.stack([_quarter(maps, y, x, axis) for axis in (0, 1)])
 
 
 def _quarter(maps: Array, y: Array, x: Array, axis: int) -> Array:

@@ -11,10 +11,11 @@ from edgeloop_agent.box_answers import SCORE_DIGITS, found_boxes, found_points, 
 from edgeloop_agent.engine import Answer
 from edgeloop_agent.mask_answers import mask_answers
 from edgeloop_agent.outbox.selection import Doubt
-from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, AnnotatedPoint, Annotation
+from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, AnnotatedPoint, Annotation, BoxMask
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes import Found
-from edgeloop_contract.tasks import Detection, Keypoints, Multilabel, Regression, Segmentation, Task
+from edgeloop_contract.boxes import Found, Placement
+from edgeloop_contract.instances import masks_in_picture, run_lengths_at
+from edgeloop_contract.tasks import Detection, Instances, Keypoints, Multilabel, Regression, Segmentation, Task
 
 __all__ = ["annotation_of", "doubt_of"]
 
@@ -44,14 +45,34 @@ def annotation_of(task: Task, answer: Answer) -> Annotation | None:
     found = found_boxes(task, answer.scores, height, width)
     edges = np.clip(found.boxes.astype(np.float64), 0, [width, height, width, height]).round(PIXEL_DIGITS)
     points = _points(task, answer.scores, found, height, width)
-    rows = zip(edges.tolist(), found.scores.tolist(), found.labels.tolist(), points, strict=True)
+    things = _masks(task, answer.scores, found, height, width)
+    rows = zip(edges.tolist(), found.scores.tolist(), found.labels.tolist(), points, things, strict=True)
     return Annotation(
         boxes=[
-            AnnotatedBox(label_name(task, label), (x1, y1, x2, y2), min(max(round(score, SCORE_DIGITS), 0.0), 1.0), of_box)
-            for (x1, y1, x2, y2), score, label, of_box in rows
+            AnnotatedBox(label_name(task, label), (x1, y1, x2, y2), min(max(round(score, SCORE_DIGITS), 0.0), 1.0), of_box, mask)
+            for (x1, y1, x2, y2), score, label, of_box, mask in rows
             if x1 < x2 and y1 < y2
         ]
     )
+
+
+def _masks(
+    task: Detection, outputs: Mapping[str, Array], found: Found, height: int, width: int
+) -> Sequence[BoxMask | None]:  # fmt: skip
+    """Of each box, best first, the pixels of its thing in the sample, up to `MAX_RUNS` run lengths; None of the others."""
+    masks: list[BoxMask | None] = [None] * len(found.scores)
+    if not isinstance(task, Instances):
+        return masks
+    left = MAX_RUNS
+    place = Placement(height, width)
+    for number, part in enumerate(masks_in_picture(task, outputs, found, found.boxes, height, width, place)):
+        runs = run_lengths_at(*part, height, width)
+        left -= len(runs)
+        if left < 0:
+            break
+        if len(runs) > 1:  # else it has no pixel
+            masks[number] = BoxMask((height, width), runs)
+    return masks
 
 
 def _points(

@@ -159,7 +159,8 @@ def _memory_of(answer: Annotation | None) -> int:
     """About how many bytes the answer takes while it waits."""
     if answer is None:
         return 0
-    return 300 * len(answer.boxes or []) + 36 * sum(len(mask.counts) for mask in answer.masks or []) + 32 * len(answer.values or [])
+    runs = [mask.counts for mask in answer.masks or []] + [box.mask.counts for box in answer.boxes or [] if box.mask is not None]
+    return 300 * len(answer.boxes or []) + 36 * sum(map(len, runs)) + 32 * len(answer.values or [])
 
 
 def _row(one: Event | tuple[Sample, list[Array]]) -> Row:

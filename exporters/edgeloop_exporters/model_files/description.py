@@ -22,6 +22,7 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     `shape`: with the batch; None where the file does not say how many dimensions there are. `quantization`: per tensor.
     `signature`: the name in a TFLite file's signature, which people gave it; `name` is the tensor's, often a converter's.
     `layout`: one letter a dimension, as "NHWC", where a convolution or a pool reads this input. `activation`: of outputs.
+    `answers`: what an output of TFLite's detection postprocessing holds: boxes, labels, scores or count.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     layout: str | None = None
     activation: Activation | None = None
     signature: str = ""
+    answers: str = ""
 
     @property
     def scores(self) -> Literal["logits", "probabilities"] | None:

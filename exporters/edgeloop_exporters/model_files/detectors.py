@@ -11,7 +11,9 @@ import msgspec
 from edgeloop_contract.boxes import Distances, Final, Grid, Heatmap, Layout, Pose, Priors, Rows
 from edgeloop_contract.errors import UsageError
 from edgeloop_exporters.model_files.description import ModelFile
+from edgeloop_exporters.model_files.finished_boxes import finished_boxes, raw_rows
 from edgeloop_exporters.model_files.poses import USUAL_NAMES, USUAL_SUBJECTS, pose_of
+from edgeloop_exporters.model_files.properties import is_detr
 
 __all__ = ["POSE_TASKS", "Detector", "detector_of", "labels_of", "point_names", "subjects_of"]
 
@@ -22,6 +24,9 @@ DETECTS = ("detect", "detection", "object-detection", "object_detection")  # wha
 POSE_TASKS = ("pose", "keypoints", "keypoint-detection")
 MASKS = ("segment", "instance-segmentation")
 SIDES, PERSON_POINTS = 4, 17
+ULTRALYTICS, ULTRALYTICS_IOU = "Ultralytics", 0.7  # its metadata's author; from which overlap on its `predict` suppresses
+NEVER = 1.0  # of models that say each thing once
+OWN = 0.5  # the threshold of masks that each box has to itself: probabilities
 
 
 @dataclass(frozen=True)
@@ -36,34 +41,71 @@ class Detector:
     why: str
     prototypes: str = ""  # the output that masks of things are made of
     prototype_channels: Literal["first", "last"] = "first"
+    mask_threshold: float = 0.0
+    iou_threshold: float = 0.5
 
 
 def detector_of(model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height: int, width: int) -> Detector | None:
     """`shapes`: of one sample's outputs that count. None where they are no boxes that are known here."""
-    (points, values), said = model.metadata.points, model.metadata.task.lower()
+    found = _detector(model, shapes, height, width)
+    if found is None or model.metadata.author != ULTRALYTICS:
+        return found
+    return replace(found, iou_threshold=NEVER if is_detr(model.metadata) else ULTRALYTICS_IOU)
+
+
+def _detector(model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height: int, width: int) -> Detector | None:
+    (points, _), said = model.metadata.points, model.metadata.task.lower()
     posed = pose_of(model, shapes, height, width, said in POSE_TASKS) if said not in DETECTS and not points else None
     if posed is not None:
         return Detector(posed.layout, 1, posed.sure, posed.why)
     if said in POSE_TASKS and not points:  # its points would be taken for scores
         return None
     sure = said in DETECTS + POSE_TASKS + MASKS
-    named = len(model.metadata.labels)
     if len(shapes) == 1:
-        ((name, shape),) = shapes.items()
-        plain = _without(shape, points * values, _places(height, width))
-        found = _one(name if len(model.outputs) > 1 else "", f"{name} {list(shape)}", plain, _places(height, width), named, sure)
-        if found is not None and points and isinstance(found.layout, Rows | Final):
-            layout = msgspec.structs.replace(found.layout, points=points, point_values=2 if values == 2 else 3)
-            found = replace(found, layout=layout, why=f"{found.why}, {points} points")
-        if found is not None and model.runtime == "tflite" and isinstance(found.layout, Rows | Final):
-            # Such exporters divide boxes by the picture's size in TFLite files.
-            why = found.why.replace("in pixels", "from 0 to 1")
-            return replace(found, layout=msgspec.structs.replace(found.layout, normalised=True), why=why)
-        return found
+        return _single(model, shapes, height, width, sure)
+    finished = finished_boxes(model, shapes, height, width) if len(shapes) > 1 else None
+    if finished is not None:
+        return Detector(finished.layout, finished.labels, finished.sure, finished.why, finished.masks, mask_threshold=OWN)
     if len(shapes) == 2 and said in MASKS:
-        return _with_masks(model, shapes, height, width, named)
+        return _with_masks(model, shapes, height, width, len(model.metadata.labels))
     if len(shapes) == 2:
         return _two(shapes, _places(height, width), sure)
+    return None
+
+
+def _single(
+    model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height: int, width: int, sure: bool
+) -> Detector | None:  # fmt: skip
+    """Everything in one output, decoded or not."""
+    (points, values), named = model.metadata.points, len(model.metadata.labels)
+    ((output, shape),) = shapes.items()
+    name, said, places = output if len(model.outputs) > 1 else "", f"{output} {list(shape)}", _places(height, width)
+    if sure and is_detr(model.metadata):
+        return _detr(name, said, shape, named)
+    plain = _without(shape, points * values, places)
+    found = _one(name, said, plain, places, named, sure)
+    if found is None:
+        strides, anchors = places.get(shape[0], ((), 0)) if shape else ((), 0)
+        raw = raw_rows(model, name, said, shape, strides, named) if anchors == 1 and not points else None
+        return None if raw is None else Detector(raw.layout, raw.labels, raw.sure, raw.why)
+    if points and isinstance(found.layout, Rows | Final):
+        layout = msgspec.structs.replace(found.layout, points=points, point_values=2 if values == 2 else 3)
+        found = replace(found, layout=layout, why=f"{found.why}, {points} points")
+    if model.runtime == "tflite" and isinstance(found.layout, Rows | Final):
+        # Such exporters divide boxes by the picture's size in TFLite files.
+        why = found.why.replace("in pixels", "from 0 to 1")
+        return replace(found, layout=msgspec.structs.replace(found.layout, normalised=True), why=why)
+    return found
+
+
+def _detr(name: str, said: str, shape: tuple[int, ...], named: int) -> Detector | None:
+    """RT-DETR by ultralytics: shares by their middle; finished, or by earlier versions with a score for each label."""
+    if len(shape) == 2 and shape[1] == SIDES + 2 and named != 2:
+        layout = Final(rows=name, middles=True, normalised=True)
+        return Detector(layout, 0, True, f"{said} holds finished boxes: middle, width and height from 0 to 1, score, label")
+    if len(shape) == 2 and shape[1] == SIDES + named:
+        what = f"{said} holds rows: middle, width and height from 0 to 1, scores"
+        return Detector(Rows(rows=name, normalised=True), named, True, what)
     return None
 
 
@@ -72,7 +114,7 @@ def point_names(layout: Layout, model: ModelFile, given: Sequence[str]) -> tuple
 
     Raises UsageError where another number of them is given.
     """
-    count = layout.points if isinstance(layout, Rows | Final | Pose) else 0
+    count = layout.points if isinstance(layout, Rows | Final | Priors | Pose) else 0
     if given and len(given) != count:
         raise UsageError(f"--points: {len(given)} names, and boxes of this layout have {count} points; give as many")
     if given or not count:

@@ -12,9 +12,10 @@ __all__ = ["Constant", "Graph", "Kind", "Operator"]
 
 Kind = Literal[
     "convolution", "pool", "linear", "recurrent", "softmax", "log_softmax", "sigmoid", "argmax", "quantize", "dequantize",
-    "same", "reshape", "transpose", "pad", "concat", "part", "pointwise", "bias", "add", "other",
+    "same", "reshape", "transpose", "pad", "concat", "part", "pointwise", "bias", "add", "detections", "other",
 ]  # fmt: skip
 # same: Identity, Cast. part: slices and splits. bias: adds a constant. pad: also resizes; axes keep their metadata.
+# detections: boxes, labels, scores, count.
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from edgeloop_contract.preprocessing import Step
 from edgeloop_exporters.model_files.description import InputMetadata, Metadata, Normalization
 from edgeloop_exporters.model_files.text import clean, label_lines, labels_in
 
-__all__ = ["detector_input", "from_properties", "steps_in"]
+__all__ = ["detector_input", "from_properties", "is_detr", "steps_in"]
 
 MAX_POINTS = 256  # of a box
 LETTERBOXED = ("detect", "segment", "pose", "obb")  # ultralytics' tasks
@@ -53,12 +53,25 @@ def from_properties(props: Mapping[str, str], place: str) -> Metadata:
 
 
 def detector_input(props: Mapping[str, str], name: str) -> InputMetadata | None:
-    """The pictures of an ultralytics export: their size, in a letterbox, from 0 to 1. None where these are none."""
+    """The pictures of an ultralytics export: their size, in a letterbox (RT-DETR's are stretched), from 0 to 1. None for none."""
     if not {"stride", "imgsz", "names", "task"} <= props.keys() or props["task"] not in LETTERBOXED:
         return None
     numbers = [int(text) for text in re.findall(r"\d{1,5}", props["imgsz"][:100])]
     size = (numbers[0], numbers[-1]) if 1 <= len(numbers) <= 2 and min(numbers) > 0 else None
-    return InputMetadata(name=name, normalization=Normalization((0.0,), (255.0,)), colour="rgb", size=size, letterbox=True)
+    return InputMetadata(
+        name=name, normalization=Normalization((0.0,), (255.0,)), colour="rgb", size=size,
+        letterbox=not _says_detr(props.get("description", ""), props.get("head", "")),
+    )  # fmt: skip
+
+
+def is_detr(metadata: Metadata) -> bool:
+    """Whether an ultralytics export is of the DETR family."""
+    return _says_detr(metadata.description, metadata.more.get("head", ""))
+
+
+def _says_detr(description: str, head: str) -> bool:
+    """By its decoder, or in earlier versions by the description "Ultralytics rtdetr-l model"."""
+    return "detr" in f"{description[:200]} {head[:100]}".lower()
 
 
 def _point_names(text: str, count: int) -> tuple[str, ...]:

@@ -97,4 +97,7 @@ def _boxes_and_scores(
         f"{boxes} {list(shapes[boxes])} holds boxes by {'corners' if corners else 'middle, width and height'},"
         f" {'from 0 to 1' if normalised else 'in pixels'}, by their values; {scores.name} their {'scores' if shares else 'logits'}"
     )
-    return Detector(layout, shapes[scores.name][1], False, why), (Join("detections", (boxes, scores.name), 2),)
+    # Shares by their middle are of the DETR family, which says each thing once.
+    threshold = 1.0 if normalised and not corners else 0.5
+    found = Detector(layout, shapes[scores.name][1], False, why, iou_threshold=threshold)
+    return found, (Join("detections", (boxes, scores.name), 2),)

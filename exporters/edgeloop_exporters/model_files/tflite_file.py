@@ -20,6 +20,7 @@ from edgeloop_exporters.model_files.tflite_metadata import METADATA, tflite_meta
 __all__ = ["IDENTIFIER", "read_tflite"]
 
 IDENTIFIER = b"TFL3"
+DETECTIONS = ("boxes", "labels", "scores", "count")
 # What flatbuffers' reader and numpy raise for places and lengths that point outside the file.
 DAMAGED = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError, KeyError)
 
@@ -63,7 +64,16 @@ def _tensor(opened: Opened, number: str, is_input: bool, where: str, signature: 
         name=name_of(facts.name, where), dtype=facts.dtype, shape=facts.shape, quantization=facts.quantization,
         layout=layout_of(opened.graph, number) if is_input else None,
         activation=None if is_input else activation_of(opened.graph, number), signature=signature.get((is_input, number), ""),
+        answers="" if is_input else _answers(opened, number),
     )  # fmt: skip
+
+
+def _answers(opened: Opened, number: str) -> str:
+    """Of an output of a detection postprocessing, which one it is: names differ by converter."""
+    operator = opened.graph.maker.get(number)
+    if operator is None or operator.kind != "detections" or len(operator.makes) != len(DETECTIONS):
+        return ""
+    return DETECTIONS[operator.makes.index(number)]
 
 
 def _signature(model: Any) -> dict[tuple[bool, str], str]:

@@ -29,6 +29,7 @@ def _table() -> dict[str, Kind]:
         "pointwise": "SUB MUL DIV POW RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1 LEAKY_RELU PRELU TANH ELU GELU HARD_SWISH EXP LOG NEG "
         "ABS SQRT RSQRT SQUARE MINIMUM MAXIMUM",
         "add": "ADD",
+        "detections": "TFLite_Detection_PostProcess",
     }
     return {name: kind for kind, names in kinds.items() for name in names.split()}
 

@@ -15,6 +15,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.last_bits import is_rounding, several_moved
 from edgeloop_exporters.onnx_import.reader import Imported, converted
+from edgeloop_exporters.onnx_import.unordered import chooses_rows, difference_of_rows
 from edgeloop_exporters.quiet import quiet
 
 __all__ = ["Comparison", "check", "compare", "read_onnx"]
@@ -59,6 +60,8 @@ def check(found: Imported, path: Path, tolerance: float) -> None:
     for count in COUNTS if found.fixed_batch is None else (2,):
         samples = [_samples(generator, port.dtype, (count, *port.shape)) for port in found.inputs]
         compared = compare(found, path, samples)
+        if not compared.worst <= tolerance and chooses_rows(path):
+            compared = compare(found, path, samples, in_order=False)
         if not compared.worst <= tolerance:
             compared = _without_rounding(compared, found, path, samples, generator)
         if not compared.tells:  # untrained answers, all alike: what lies before them is compared
@@ -102,17 +105,21 @@ def _alike_on_many(found: Imported, path: Path, tolerance: float) -> bool:
     return True
 
 
-def compare(found: Imported, path: Path, samples: Sequence[Array]) -> Comparison:
-    """`samples`: (N, *shape) of each input. Raises ModelError where ONNX Runtime cannot run the file."""
+def compare(found: Imported, path: Path, samples: Sequence[Array], *, in_order: bool = True) -> Comparison:
+    """`samples`: (N, *shape) of each input. `in_order`: else rows (N, rows, values) may come in any order.
+
+    Raises ModelError where ONNX Runtime cannot run the file.
+    """
     wanted = _original(found, path, samples, [])
     with torch.no_grad():
         made = found.network(*(torch.from_numpy(x) for x in samples))
     answers = made if isinstance(made, tuple) else (made,)
     tells = any(np.ptp(w[np.isfinite(w)].astype(np.float64)) > 0 for w in wanted if w.size and np.isfinite(w).any())
-    return Comparison({p.name: _difference(a.numpy(), w) for p, a, w in zip(found.outputs, answers, wanted, strict=True)}, tells)
+    pairs = [(p.name, a.numpy(), w) for p, a, w in zip(found.outputs, answers, wanted, strict=True)]
+    return Comparison({name: _difference(a, w, in_order) for name, a, w in pairs}, tells)
 
 
-def _difference(found: Array, wanted: Array) -> float:
+def _difference(found: Array, wanted: Array, in_order: bool = True) -> float:
     a, b = found.astype(np.float64), wanted.astype(np.float64)
     if a.shape != b.shape:
         return float("inf")
@@ -122,6 +129,9 @@ def _difference(found: Array, wanted: Array) -> float:
     if not np.isfinite(error).all():
         return float("inf")
     scale = np.abs(b[np.isfinite(b)]).max(initial=0.0)
+    rows = None if in_order else difference_of_rows(a, b)
+    if rows is not None:
+        return rows / max(float(scale), LEAST)
     return float(error.max(initial=0.0) / max(scale, LEAST))
 
 

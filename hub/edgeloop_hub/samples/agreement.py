@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, AnnotatedPoint, Annotation
+from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, AnnotatedPoint, Annotation, BoxMask
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes import iou_matrix, sigmas_of, similarity
 from edgeloop_contract.masks import mask_of
@@ -39,16 +39,17 @@ class Comparison:
 
 
 def compare(one: Annotation, other: Annotation, rules: AgreementRules) -> Comparison:
-    """Boxes: one to one, with equal labels and an IoU of `box_iou` or more, and their points by `points_agree`. Masks: by mean IoU
-    of the labels that are there.
+    """Boxes: one to one, with equal labels and an IoU of `box_iou` or more, and their points and masks by `parts_agree`. Masks: by
+    mean IoU of the labels that are there.
 
     Values: each within its step. Labels: the same ones.
     """
     if one.boxes is not None and other.boxes is not None:
         same, most = pairs(one.boxes, other.boxes, rules.box_iou), max(len(one.boxes), len(other.boxes))
-        placed = sum(points_agree(one.boxes[i], other.boxes[j], rules) for i, j in same)
-        of_points = f", and the points of {placed} of these" if placed < len(same) else ""
-        return Comparison(placed == most, f"{len(same)} of {most} boxes agree{of_points}")
+        placed = sum(parts_agree(one.boxes[i], other.boxes[j], rules) for i, j in same)
+        what = "points" if rules.points else "masks"
+        of_parts = f", and the {what} of {placed} of these" if placed < len(same) else ""
+        return Comparison(placed == most, f"{len(same)} of {most} boxes agree{of_parts}")
     if one.masks is not None and other.masks is not None:
         iou = mean_iou(one.masks, other.masks, rules.background)
         return Comparison(iou >= rules.mask_iou, f"mean IoU of the masks {iou:.2f}")
@@ -74,6 +75,21 @@ def pairs(one: Sequence[AnnotatedBox], other: Sequence[AnnotatedBox], iou: float
     worth = np.where(same & (found >= iou), found + len(one) + len(other), 0.0)  # one pair more is worth any overlap
     rows, columns = linear_sum_assignment(worth, maximize=True)
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if worth[r, c] > 0]
+
+
+def parts_agree(one: AnnotatedBox, other: AnnotatedBox, rules: AgreementRules) -> bool:
+    """Whether two boxes say the same of their points and masks. Masks of which one says nothing count as the same."""
+    return points_agree(one, other, rules) and (
+        one.mask is None or other.mask is None or _box_masks_iou(one.mask, other.mask) >= rules.mask_iou
+    )
+
+
+def _box_masks_iou(one: BoxMask, other: BoxMask) -> float:
+    if one.size != other.size:
+        return 0.0
+    a, b = (mask_of(mask.counts, *mask.size) for mask in (one, other))
+    union = int((a | b).sum())
+    return int((a & b).sum()) / union if union else 1.0
 
 
 def points_agree(one: AnnotatedBox, other: AnnotatedBox, rules: AgreementRules) -> bool:
@@ -140,7 +156,8 @@ def joined(group: Sequence[Annotation], rules: AgreementRules) -> Annotation:
             edges = [box.box, *((other.boxes or [])[of[i]].box for other, of in zip(group[1:], same, strict=True))]
             left, top, right, bottom = (round(float(edge), 4) for edge in np.mean(edges, axis=0))
             every = [box, *((other.boxes or [])[of[i]] for other, of in zip(group[1:], same, strict=True))]
-            boxes.append(msgspec.structs.replace(box, box=(left, top, right, bottom), points=_mean_points(every)))
+            mask = next((one.mask for one in every if one.mask is not None), None)
+            boxes.append(msgspec.structs.replace(box, box=(left, top, right, bottom), points=_mean_points(every), mask=mask))
         return Annotation(boxes=boxes)
     if newest.values is not None:
         return Annotation(values=[float(value) for value in np.mean([each.values or [] for each in group], axis=0)])

@@ -17,7 +17,7 @@ from edgeloop_contract.hub_messages import BundleSummary
 from edgeloop_contract.messages import Sample
 from edgeloop_contract.sample_messages import SampleAnnotations
 from edgeloop_hub.samples.agreement import AgreementRules, agreeing, compare, joined
-from edgeloop_hub.samples.annotation_check import part_of, problem
+from edgeloop_hub.samples.annotation_check import MASKED, part_of, problem
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.schema import annotated_samples, samples
 from edgeloop_hub.storage.schema import personal_annotations as personal
@@ -97,8 +97,8 @@ def of_sample(connection: Connection, device: str, key: str) -> SampleAnnotation
     people = {one.person: annotation for one in connection.execute(said) if (annotation := decoded(one.body)) is not None}
     return SampleAnnotations(
         device=device, key=key, model=row.model, part=part_of(summary, answer), names=names,
-        shape=json.loads(row.shape), background=summary.background, points=summary.points, answer=answer,
-        settled=decoded(row.settled), people=people,
+        shape=json.loads(row.shape), background=summary.background, points=summary.points, masks_of_boxes=summary.task == MASKED,
+        answer=answer, settled=decoded(row.settled), people=people,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ PARTS = {
     "regression": "values",
     "multilabel": "labels",
 }
+MASKED = "instances"  # the task whose boxes have masks
 EDGE = 0.01  # pixels by which rounding may put a box outside
 
 
@@ -68,7 +69,7 @@ def _of_boxes(boxes: Sequence[AnnotatedBox], summary: BundleSummary, height: int
         if left < -EDGE or top < -EDGE or right > width + EDGE or bottom > height + EDGE:
             edges = ", ".join(f"{edge:g}" for edge in box.box)
             return f"a box ({edges}) reaches out of the sample of {width} × {height} pixels; give edges in pixels of the sample"
-        if why := _of_points(box, summary, height, width):
+        if why := _of_points(box, summary, height, width) or _of_mask(box, summary, height, width):
             return why
     return ""
 
@@ -85,6 +86,18 @@ def _of_points(box: AnnotatedBox, summary: BundleSummary, height: int, width: in
     return ""
 
 
+def _of_mask(box: AnnotatedBox, summary: BundleSummary, height: int, width: int) -> str:
+    if box.mask is None:
+        return ""
+    if summary.task != MASKED:
+        return f"a box with a mask; {summary.model or 'the model'} finds no masks of things"
+    return "" if box.mask.size == (height, width) else _other_size(box.mask.size, height, width)
+
+
+def _other_size(size: tuple[int, int], height: int, width: int) -> str:
+    return f"a mask of {size[1]} × {size[0]} pixels; the sample has {width} × {height}"
+
+
 def _of_masks(masks: Sequence[AnnotatedMask], summary: BundleSummary, height: int, width: int) -> str:
     labels = [mask.label for mask in masks]
     if why := _unknown(labels, summary):
@@ -92,7 +105,7 @@ def _of_masks(masks: Sequence[AnnotatedMask], summary: BundleSummary, height: in
     if len(set(labels)) < len(labels):
         return "two masks have one label; join them"
     if other := next((mask for mask in masks if mask.size != (height, width)), None):
-        return f"a mask of {other.size[1]} × {other.size[0]} pixels; the sample has {width} × {height}"
+        return _other_size(other.size, height, width)
     if (twice := _overlap(masks)) is not None:
         return f"a pixel of {twice.label[:100]!r} has another label too; a pixel has one"
     return ""

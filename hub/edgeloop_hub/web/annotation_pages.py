@@ -21,7 +21,7 @@ DRAWN = ("boxes", "masks")  # parts that are drawn on the picture, with a script
 
 
 @get(
-    ["/annotate.js", "/annotate_boxes.js", "/annotate_masks.js", "/annotate_points.js"],
+    ["/annotate.js", "/annotate_boxes.js", "/annotate_box_masks.js", "/annotate_masks.js", "/annotate_points.js"],
     sync_to_thread=False,
     include_in_schema=False,
 )
@@ -34,7 +34,7 @@ class AnnotationForm:
     """What the queue page shows of a sample that needs more than a label. `start`: JSON that the editor begins with.
 
     `own`: the person annotated it before, and sees that. `others`: who else annotated it; what they said is not shown.
-    `points`: the names of a box's points.
+    `points`: the names of a box's points. `masked`: boxes have masks.
     """
 
     part: str
@@ -47,6 +47,7 @@ class AnnotationForm:
     height: int
     width: int
     points: list[str]
+    masked: bool
 
 
 def form_of(known: SampleAnnotations, person: str) -> AnnotationForm:
@@ -59,7 +60,7 @@ def form_of(known: SampleAnnotations, person: str) -> AnnotationForm:
     return AnnotationForm(
         known.part, known.names, msgspec.json.encode(drawn).decode(), list((start.values if start else None) or []),
         list((start.labels if start else None) or []), own, sorted(known.people.keys() - {person}), known.shape[0],
-        known.shape[1] if len(known.shape) > 1 else 1, known.points,
+        known.shape[1] if len(known.shape) > 1 else 1, known.points, known.masks_of_boxes,
     )  # fmt: skip
 
 

@@ -69,6 +69,10 @@ def export(folder: Path, model: str, kind: str, which: str, limit: int, hub: str
     if several := next((item for item in items if item.others), None):
         beside = ", ".join(several.others)
         click.echo(f"the model has several inputs: the list names the files of {several.input}; those of {beside} lie beside them")
+    if kind != "coco" and any(
+        box.mask for item in items for said in (item.settled, item.prediction) if said for box in said.boxes or []
+    ):
+        click.echo(f"{kind} holds boxes without their masks here; --format coco holds the masks too")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 EXIT_CODES = """\b
 Exit codes: 0 done · 2 wrong usage · 3 sample data · 4 the model file · 6 this machine cannot run it · 7 disk or folder"""
 TASKS = ["classification", "multilabel", "regression", "tensors", "detection", "keypoints", "segmentation"]
-BESIDE = ("score_threshold", "iou_threshold", "max_boxes", "prototypes", "prototype_channels")  # the layout's settings
+BESIDE = (
+    "score_threshold",
+    "iou_threshold",
+    "max_boxes",
+    "prototypes",
+    "prototype_channels",
+    "mask_threshold",
+)  # the layout's settings
 MAX_LENGTH = 8192  # token ids of a text
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 

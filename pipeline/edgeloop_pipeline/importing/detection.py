@@ -13,7 +13,7 @@ from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.detectors import Detector, detector_of, labels_of, point_names, subjects_of
 from edgeloop_exporters.model_files.split_detectors import Answers, split_detector
 from edgeloop_pipeline.importing.request import CompressRequest
-from edgeloop_pipeline.recipe.settings import ImportedBoxes
+from edgeloop_pipeline.recipe.settings import MASK_FIELDS, ImportedBoxes
 
 if TYPE_CHECKING:
     from edgeloop_pipeline.importing.output_meaning import Answer
@@ -91,7 +91,8 @@ def found(
     names, whose = point_names(detector.layout, model, request.points)
     answer.boxes = (
         ImportedBoxes(
-            decode=detector.layout, points=names, prototypes=detector.prototypes, prototype_channels=detector.prototype_channels
+            decode=detector.layout, iou_threshold=detector.iou_threshold, points=names, prototypes=detector.prototypes,
+            prototype_channels=detector.prototype_channels, mask_threshold=detector.mask_threshold,
         )
         if given is None
         else ImportedBoxes(
@@ -114,7 +115,7 @@ def _prototypes_of(given: Detection) -> dict[str, Any]:
     """What is said of masks."""
     if not isinstance(given, Instances):
         return {}
-    return {"prototypes": given.prototypes, "prototype_channels": given.prototype_channels}
+    return {name: getattr(given, name) for name in MASK_FIELDS}
 
 
 def _labels(answer: Answer, model: ModelFile, detector: Detector, request: CompressRequest) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Literal
 from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_exporters.model_files.description import ModelFile, Tensor
 from edgeloop_exporters.model_files.detectors import Detector
+from edgeloop_exporters.model_files.finished_boxes import finished_boxes
 from edgeloop_exporters.model_files.pixel_maps import described, grid_of
 from edgeloop_exporters.token_inputs import TOKENS
 from edgeloop_pipeline.data.datasets.input_rows import InputRows
@@ -137,6 +138,11 @@ def _chosen(answer: Answer, model: ModelFile, shapes: dict[str, tuple[int, ...]]
         raise UsageError(
             f"{request.model}: gives whole numbers alone ({shown}), which are counted or chosen, not computed; `edgeloop pack` puts"
             " it into a bundle as it is"
+        )
+    if whole and finished_boxes(model, shapes, 1, 1) is not None:
+        raise UsageError(
+            f"{request.model}: its boxes are finished in the graph ({shown}), and no integers compute that: export it without its"
+            " postprocessing, or name the outputs before it with --output; `edgeloop pack` puts it into a bundle as it is"
         )
     if whole:
         raise UsageError(

@@ -130,9 +130,11 @@ def _detection(
     facts.append(detector.why)
     if detector.prototypes and isinstance(detector.layout, Rows | Final):
         return Instances(
-            labels=labels, decode=detector.layout, prototypes=detector.prototypes, prototype_channels=detector.prototype_channels
+            labels=labels, decode=detector.layout, iou_threshold=detector.iou_threshold, prototypes=detector.prototypes,
+            prototype_channels=detector.prototype_channels, mask_threshold=detector.mask_threshold,
         )  # fmt: skip
-    return _with_points(Detection(labels=labels, decode=detector.layout), model, request, facts)
+    task = Detection(labels=labels, decode=detector.layout, iou_threshold=detector.iou_threshold)
+    return _with_points(task, model, request, facts)
 
 
 def _with_points(task: Detection, model: ModelFile, request: PackRequest, facts: list[str]) -> Detection:

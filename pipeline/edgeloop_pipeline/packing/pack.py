@@ -1,4 +1,4 @@
-"""Makes a bundle of model files that exist already: read, tried once, described, and put in as they are."""
+"""Makes a bundle of model files that exist already: read, tried once, described, and put in as they are (but for open rows)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from edgeloop_exporters.model_files.reading import content_of, read
 from edgeloop_pipeline.bundling.model_card import CardTexts, model_card
 from edgeloop_pipeline.packing.canary import canary_of, prepared
 from edgeloop_pipeline.packing.meaning import steps_of, task_of
+from edgeloop_pipeline.packing.open_rows import closed
 from edgeloop_pipeline.packing.reference import drift_reference
 from edgeloop_pipeline.packing.request import PackRequest, PackResult
 from edgeloop_pipeline.packing.samples import sample_files
@@ -40,7 +41,8 @@ def pack(request: PackRequest) -> PackResult:
     facts: list[str] = []
     models = [read(path, side_files=False) for path in request.models]
     check_names(models, request)
-    contents = [content_of(path) for path in request.models]
+    whole = [closed(model, content_of(path), request, facts) for model, path in zip(models, request.models, strict=True)]
+    models, contents = [model for model, _ in whole], [content for _, content in whole]
     models, contents, request, tokenizers = with_texts(models, contents, request, facts)
     names = _names(models)
     makers = [partial(_variant, model, name, request.reset) for model, name in zip(models, names, strict=True)]

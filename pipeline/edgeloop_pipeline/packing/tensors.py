@@ -19,6 +19,7 @@ from edgeloop_pipeline.packing.request import PackRequest
 __all__ = ["FileTensors", "check_names", "tensors_of"]
 
 EXAMPLE_SIZE = 320
+PICTURE_SIDE = 16  # pixels: a tensor of so many and one or three channels first is a picture
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,8 @@ def _input(model: ModelFile, tensor: Tensor, request: PackRequest) -> TensorSpec
     batch = _batch(tensor, whole)
     letters = tensor.layout or ""
     first = batch != "none" and len(letters) == len(whole) and letters[1:2] == "C" and len(letters) > 2
+    # torchvision's detectors take one picture without a batch, which no convolution reads as it is.
+    first = first or (batch == "none" and len(whole) == 3 and whole[0] in (1, 3) and min(whole[1:]) >= PICTURE_SIDE)
     return TensorSpec(
         dtype=dtype, shape=whole if batch == "none" else whole[1:], quantization=tensor.quantization,
         name=tensor.signature or tensor.name, tensor=tensor.name, batch=batch,

@@ -110,6 +110,9 @@ class FieldData(msgspec.Struct, frozen=True, kw_only=True):
     max_repeats: Annotated[int, msgspec.Meta(ge=1)] = 10  # … at most this many times
 
 
+MASK_FIELDS = ("prototypes", "prototype_channels", "mask_threshold")  # of boxes with masks
+
+
 class ImportedBoxes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a detector's outputs say boxes, and which boxes are answered, as in the manifest's task. `points`: names of theirs.
 
@@ -123,6 +126,7 @@ class ImportedBoxes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     points: list[Annotated[str, msgspec.Meta(min_length=1)]] = []
     prototypes: str = ""
     prototype_channels: Literal["first", "last"] = "first"
+    mask_threshold: float = 0.0
 
     def __post_init__(self) -> None:
         if self.points and (not has_points(self.decode, len(self.points)) or len({*self.points}) < len(self.points)):
@@ -133,9 +137,9 @@ class ImportedBoxes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def task(self, labels: list[str]) -> Detection:
         """What the bundle answers."""
         fields = msgspec.structs.asdict(self)
-        points, prototypes, channels = (fields.pop(name) for name in ("points", "prototypes", "prototype_channels"))
-        if prototypes:
-            return Instances(labels=labels, prototypes=prototypes, prototype_channels=channels, **fields)
+        points, masks = fields.pop("points"), {name: fields.pop(name) for name in MASK_FIELDS}
+        if self.prototypes:
+            return Instances(labels=labels, **fields, **masks)
         return Keypoints(labels=labels, points=points, **fields) if points else Detection(labels=labels, **fields)
 
 

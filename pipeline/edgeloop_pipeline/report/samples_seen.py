@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeloop_contract.arrays import Array
+from edgeloop_contract.boxes import POINT_VALUES
 from edgeloop_contract.preprocessing.tokens import Tokenizing
 from edgeloop_exporters.named_inputs import samples_of
 from edgeloop_exporters.named_outputs import separate
@@ -25,6 +26,8 @@ __all__ = ["Seen", "samples_seen"]
 
 SIDE = 160  # pixels, at most, of a picture in the report
 BOX_COLOUR = (230, 60, 20)
+MASK_SHARE = 100  # of 255: how much of a mask's pixels is colour
+SURE = 0.5  # the score from which on a point is drawn
 MAX_TEXT = 200  # characters
 MASK_SIDE = 8  # an answer with two axes at least as long is drawn
 
@@ -122,7 +125,7 @@ def _said(splits: Any, answer: Array) -> str:
 
 
 def _boxes(splits: Any, sample: Array, label: Any, scores: Array, text: str) -> Seen:
-    """The picture twice, with the boxes of the original and of int8."""
+    """The picture twice, with the boxes of the original and of int8, their masks and points."""
     from PIL import Image, ImageDraw
 
     kept = KeptBoxes(splits.boxes, splits.outputs, splits.shape[0], splits.shape[1])
@@ -130,7 +133,13 @@ def _boxes(splits: Any, sample: Array, label: Any, scores: Array, text: str) -> 
     for answer in (np.asarray(label), scores):
         (found,) = kept.found(answer[None])
         image = Image.fromarray(sample[..., 0] if sample.shape[-1] == 1 else sample).convert("RGB")
+        for mask, top, left in kept.masks(answer[None], [found])[0]:
+            image.paste(BOX_COLOUR, (left, top), Image.fromarray(mask.astype(np.uint8) * MASK_SHARE))
         draw = ImageDraw.Draw(image)
+        reach = max(1, max(sample.shape) // (SIDE // 2))
+        for x, y, sure in kept.points(answer[None], [found])[0].reshape(-1, POINT_VALUES).tolist():
+            if sure >= SURE:
+                draw.ellipse((x - reach, y - reach, x + reach, y + reach), fill=BOX_COLOUR)
         for box in found.boxes.tolist():
             draw.rectangle(box, outline=BOX_COLOUR, width=max(2, max(sample.shape) // SIDE))
         pictures.append(_picture(np.asarray(image)))

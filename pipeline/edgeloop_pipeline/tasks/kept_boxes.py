@@ -9,9 +9,9 @@ import numpy as np
 
 from edgeloop_agent.box_answers import found_points
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes import Found, find_boxes, iou_matrix, sigmas_of, similarity
+from edgeloop_contract.boxes import Found, Placement, find_boxes, iou_matrix, sigmas_of, similarity
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.instances import grid_masks, mask_overlap
+from edgeloop_contract.instances import grid_masks, mask_overlap, masks_in_picture
 from edgeloop_contract.tasks import Detection, Instances, Keypoints
 from edgeloop_exporters.named_outputs import Output, separate
 
@@ -53,6 +53,17 @@ class KeptBoxes:
         return [
             found_points(self.task, {name: part[i] for name, part in parts.items()}, one, self.height, self.width)
             for i, one in enumerate(found)
+        ]
+
+    def masks(self, answers: Array, found: list[Found]) -> list[list[tuple[Array, int, int]]]:
+        """Of each box the pixels (h, w) bool of its thing, and where they begin: top, left; none of a task without masks."""
+        if not isinstance(self.task, Instances):
+            return [[] for _ in found]
+        parts, place = separate(answers, self.outputs), Placement(self.height, self.width)
+        given = [{name: part[i] for name, part in parts.items()} for i in range(len(found))]
+        return [
+            list(masks_in_picture(self.task, outputs, one, one.boxes, self.height, self.width, place))
+            for outputs, one in zip(given, found, strict=True)
         ]
 
     def matches(self, answers: Array, wanted: Array) -> tuple[Array, Array]:

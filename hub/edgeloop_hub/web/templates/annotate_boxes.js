@@ -1,8 +1,11 @@
-// Boxes over a picture: drawn, moved, resized and deleted, in pixels of the sample. Their points: annotate_points.js.
+// Boxes over a picture: drawn, moved, resized and deleted, in pixels of the sample.
+// Their points: annotate_points.js; their masks: annotate_box_masks.js.
+import { boxMasks } from "/annotate_box_masks.js";
 import { pointEditor } from "/annotate_points.js";
 
 export function boxEditor({ form, width, height, stage, field, said, control, colour, clamp, drawn, STEPS, zoomed }) {
   let boxes = JSON.parse(field.value).boxes || [], chosen = -1, drag = null;
+  const masks = boxMasks({ width, height, stage, colour }, boxes);
   const past = [], svg = drawn(stage, "svg", { viewBox: `0 0 ${width} ${height}`, "aria-label": "Boxes" });
   const list = form.querySelector(".boxes");
   const round = (value) => Math.round(value * 10) / 10;
@@ -11,6 +14,7 @@ export function boxEditor({ form, width, height, stage, field, said, control, co
   const say = (text) => { said.textContent = `${text}${boxes.length === 1 ? "1 box" : `${boxes.length} boxes`}`; };
 
   function draw() {
+    masks.draw(boxes);
     svg.replaceChildren();
     boxes.forEach(({ label, box: [left, top, right, bottom] }, i) => {
       const place = { x: left, y: top, width: Math.max(right - left, 0), height: Math.max(bottom - top, 0) };
@@ -30,7 +34,7 @@ export function boxEditor({ form, width, height, stage, field, said, control, co
     while (list.children.length < boxes.length) addEntry(list.children.length);
     boxes.forEach(({ label, box }, i) => {
       const button = list.children[i].firstChild, [left, top, right, bottom] = box.map(round);
-      button.textContent = `${i + 1} ${label} ${left}, ${top} – ${right}, ${bottom}${points.counted(boxes[i])}`;
+      button.textContent = `${i + 1} ${label} ${left}, ${top} – ${right}, ${bottom}${points.counted(boxes[i])}${boxes[i].mask === undefined ? "" : " with its mask"}`;
       button.setAttribute("aria-pressed", String(i === chosen));
     });
   }
@@ -80,6 +84,7 @@ export function boxEditor({ form, width, height, stage, field, said, control, co
     const [dx, dy] = [x - drag.x, y - drag.y];
     drag.moved = drag.moved || Math.hypot(dx, dy) * zoomed() > 3;
     if (!drag.moved) return;
+    delete boxes[chosen].mask; // it would no longer be where the box is
     if (drag.sides) {
       const box = [...drag.from];
       for (const side of drag.sides) box[side] = clamp(drag.from[side] + (side % 2 ? dy : dx), 0, side % 2 ? height : width);
@@ -125,6 +130,7 @@ export function boxEditor({ form, width, height, stage, field, said, control, co
     if (event.key === "Delete" || event.key === "Backspace") return remove(), true;
     if (!step) return false;
     remember();
+    delete boxes[chosen].mask;
     const [left, top, right, bottom] = boxes[chosen].box;
     if (event.shiftKey) {
       boxes[chosen].box = [left, top, clamp(right + step[0], left + 1, Math.max(width, left + 1)), clamp(bottom + step[1], top + 1, Math.max(height, top + 1))];
@@ -162,5 +168,5 @@ export function boxEditor({ form, width, height, stage, field, said, control, co
   }
   say("");
   return { draw, down, move, up, key, undo, label, hover: () => {}, buttons: { new: make, delete: () => key({ key: "Delete" }), ...points.buttons((name) => key({ key: name })) },
-    saved: () => ({ boxes: boxes.map((box) => ({ label: box.label, box: box.box, ...points.saved(box) })) }) };
+    saved: () => ({ boxes: boxes.map((box) => ({ label: box.label, box: box.box, ...points.saved(box), ...masks.saved(box) })) }) };
 }

@@ -66,6 +66,9 @@ def _entries(annotation: Annotation | None, item: Item) -> list[dict[str, Any]]:
         left, top, right, bottom = box.box
         entry: dict[str, Any] = {"label": box.label, "bbox": [left, top, right - left, bottom - top]}
         entry |= {"area": (right - left) * (bottom - top), "iscrowd": 0, "segmentation": []}
+        if box.mask is not None:
+            runs = {"size": list(box.mask.size), "counts": box.mask.counts}
+            entry |= {"area": sum(box.mask.counts[1::2]), "segmentation": runs}
         if box.points is not None:
             entry["keypoints"] = [value for point in box.points for value in point]
             entry["num_keypoints"] = sum(point[2] > 0 for point in box.points)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, AnnotatedPoint, Annotation
+from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, AnnotatedPoint, Annotation, BoxMask
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.masks import NOWHERE, run_lengths
@@ -78,7 +78,7 @@ def assignments(said: Marks, known: SampleAnnotations, left_out: Counter[str]) -
         boxes = [_box(mark, height, width, where) for mark in said.marks]
         left_out["boxes without area: left out"] += boxes.count(None)
         placed = [
-            msgspec.structs.replace(box, points=_placed(mark, known, where))
+            msgspec.structs.replace(box, points=_placed(mark, known, where), mask=_box_mask(mark, known, where))
             for box, mark in zip(boxes, said.marks, strict=True) if box is not None
         ]  # fmt: skip
         if known.points:
@@ -143,15 +143,34 @@ def _placed(mark: Mark, known: SampleAnnotations, where: str) -> list[AnnotatedP
     return [found.get(name, (0.0, 0.0, 0)) for name in known.points]
 
 
+def _box_mask(mark: Mark, known: SampleAnnotations, where: str) -> BoxMask | None:
+    """The pixels of a box's thing in the sample, where model and mark have some; a mask of another size by the nearest pixel."""
+    height, width = known.shape[:2]
+    pixels = _pixels(mark, height, width, where) if known.masks_of_boxes else None
+    if pixels is None or not pixels.any():
+        return None
+    if pixels.shape != (height, width):
+        rows, columns = ((np.arange(side) * have) // side for side, have in zip((height, width), pixels.shape, strict=True))
+        pixels = pixels[rows[:, None], columns]
+    return BoxMask((height, width), run_lengths(pixels))
+
+
+def _pixels(mark: Mark, height: int, width: int, where: str) -> Array | None:
+    """The pixels of polygons in the sample, or the mask as it is; None of a mark without them."""
+    if not mark.polygons:
+        return mark.mask
+    polygons = [_points(polygon, where) / (mark.side or (width, height)) * [width, height] for polygon in mark.polygons]
+    if not all(np.isfinite(polygon).all() for polygon in polygons):
+        raise DataError(f"{where}: a polygon of {mark.label!r} in a picture whose size is no number")
+    return filled(polygons, height, width)
+
+
 def _masks(marks: Sequence[Mark], known: SampleAnnotations, where: str) -> list[AnnotatedMask]:
     """Each pixel has one label: where marks overlap, the later one's."""
     height, width = known.shape[:2]
     numbers = np.full((height, width), NOWHERE, np.uint8)
     for mark in marks:
-        pixels = mark.mask
-        if mark.polygons:
-            polygons = [_points(polygon, where) / (mark.side or (width, height)) * [width, height] for polygon in mark.polygons]
-            pixels = filled(polygons, height, width)
+        pixels = _pixels(mark, height, width, where)
         if pixels is None:
             raise DataError(f"{where}: {mark.label!r} has a box alone; {known.model} needs masks: draw polygons, or paint")
         if pixels.shape != (height, width):
@@ -180,13 +199,15 @@ def _points(polygon: Sequence[float], where: str) -> Array:
 def filled(polygons: Sequence[Array], height: int, width: int) -> Array:
     """The pixels (height, width) whose middle lies inside one of these polygons (n, 2), in pixels."""
     union = np.zeros((height, width), bool)
-    rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
     for polygon in polygons:
-        inside = np.zeros((height, width), bool)
+        left, top = np.clip(np.floor(polygon.min(0)), 0, [width, height]).astype(int).tolist()
+        right, bottom = np.clip(np.ceil(polygon.max(0)), 0, [width, height]).astype(int).tolist()
+        rows, columns = np.arange(top, bottom) + 0.5, np.arange(left, right) + 0.5
+        inside = np.zeros((len(rows), len(columns)), bool)
         for (x1, y1), (x2, y2) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
             if y1 != y2:
                 crosses = (rows >= min(y1, y2)) & (rows < max(y1, y2))
                 at = x1 + (rows - y1) * (x2 - x1) / (y2 - y1)
                 inside ^= crosses[:, None] & (columns[None, :] >= at[:, None])
-        union |= inside
+        union[top:bottom, left:right] |= inside
     return union
