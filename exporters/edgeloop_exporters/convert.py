@@ -12,8 +12,7 @@ from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import DeviceError, EdgeloopError, ModelError
 from edgeloop_contract.manifest import INPUT, SCORES
-from edgeloop_exporters import onnx_passes, tflite_passes
-from edgeloop_exporters.channels_last import register_padding
+from edgeloop_exporters import channels_last, onnx_passes, tflite_passes
 from edgeloop_exporters.faulty_layer import faulty_layer
 from edgeloop_exporters.graph import MAX_BATCH, aten
 from edgeloop_exporters.inputs import DTYPES, inputs_of, with_own_inputs
@@ -172,7 +171,7 @@ def _tflite(module: fx.GraphModule, normalization: InputNormalization, shape: tu
             from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
             from litert_torch.quantize.quant_config import QuantConfig
 
-            register_padding()
+            channels_last.register()
     except ImportError as error:
         raise DeviceError(f"TFLite export needs litert-torch: pip install 'edgeloop[workstation]' ({error})") from error
     raw_is_quantized = quantized and takes_counts(module, normalization)

@@ -1,4 +1,4 @@
-"""Repeats, expansions and parts of an unbind, in forms that TFLite's converter moves to channels last."""
+"""Repeats, expansions, turns and parts of an unbind, in forms that TFLite's converter moves to channels last."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import fx
 from edgeloop_exporters.graph import aten
 from edgeloop_exporters.rewrites import call
 
-__all__ = ["broadcasts", "repeated", "unbound"]
+__all__ = ["broadcasts", "flips_apart", "repeated", "unbound"]
 
 
 def unbound(module: fx.GraphModule) -> None:
@@ -22,6 +22,16 @@ def unbound(module: fx.GraphModule) -> None:
                 axis = node.args[1] if len(node.args) > 1 else 0
                 part.target, part.args = aten.select.int, (node.args[0], axis, part.args[1])
     graph.eliminate_dead_code()
+
+
+def flips_apart(module: fx.GraphModule) -> None:
+    """A turn of several axes, one after the other: LiteRT turns neighbours only, and the converter parts them."""
+    for node in [n for n in module.graph.nodes if n.target is aten.flip.default]:
+        source, axes = node.args
+        with module.graph.inserting_before(node):
+            for axis in axes[:-1]:
+                source = call(module.graph, node, aten.flip.default, (source, [axis]), node.meta["val"])
+        node.args = (source, axes[-1:])
 
 
 def repeated(module: fx.GraphModule) -> None:

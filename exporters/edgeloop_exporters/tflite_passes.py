@@ -57,20 +57,6 @@ def _has_integer_scale(softmax: fx.Node) -> bool:
     return all(user.target is to_integers and user.args[1] == 1 / 256 for user in softmax.users)
 
 
-def one_reader_each(module: fx.GraphModule) -> None:
-    """A dequantize of its own for every reader, as in PT2E's graphs. The converter's change to channels last writes over the layout
-    that it noted at one which another reader still needs, and then fails, as after the sum of two ConvNeXt blocks.
-    """
-    rounded = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-    graph = module.graph
-    for node in [n for n in graph.nodes if n.target is rounded]:
-        for user in list(node.users)[1:]:
-            with graph.inserting_before(node):
-                own = graph.call_function(rounded, node.args, node.kwargs)
-            own.meta = dict(node.meta)
-            user.replace_input_with(node, own)
-
-
 def tidy(content: bytes, counts: bool = True) -> bytes:
     """A quantized file without what `mark_floats` put in; the integer tensors behind a leading QUANTIZE and before a trailing
     DEQUANTIZE are its input and output. Where the samples are no `counts` but floats, the leading QUANTIZE stays.
