@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgeloop_exporters.graph import TRANSPOSED, aten
+from edgeloop_exporters.graph import TRANSPOSED, aten, set_parameter, tensor_of
 from edgeloop_exporters.rewrites import call
 
 __all__ = ["cropped_paddings", "named_paddings"]
@@ -44,17 +44,18 @@ def named_paddings(module: fx.GraphModule) -> None:
 
 
 def cropped_paddings(module: fx.GraphModule) -> None:
-    """A transposed convolution with output padding, or with more padding than its kernel reaches, as one without padding, cut to
-    its size: TFLite's converter has no other.
+    """A transposed convolution with output padding, or with a padding of its own, as one without padding, cut to its size.
 
+    TFLite's converter has no other, but for a stride of one and for paddings that make the output a stride's multiple of the input.
     Called when BatchNorm is folded; the cut goes behind the activation that fuses into the layer.
     """
     graph = module.graph
     for node in [n for n in graph.nodes if n.target in TRANSPOSED]:
+        _spread_kernel(module, node)
         padding, more, dilation, strides = (_numbers(node, place) for place in (4, 5, 7, 3))
-        kernel = node.args[1].meta["val"].shape[2:]
-        reach = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
-        if not any(more) and all(p <= r for p, r in zip(padding, reach, strict=True)):
+        reach = [step * (size - 1) for step, size in zip(dilation, node.args[1].meta["val"].shape[2:], strict=True)]
+        each = list(zip(padding, reach, strides, strict=True))
+        if not any(more) and all(p == 0 or (p <= r and (s == 1 or 2 * p == r + 1 - s)) for p, r, s in each):
             continue
         sizes = [int(size) for size in node.meta["val"].shape[2:]]
         beyond = [max(0, -(-(m - p) // s)) for m, p, s in zip(more, padding, strides, strict=True)]
@@ -68,6 +69,22 @@ def cropped_paddings(module: fx.GraphModule) -> None:
         whole = [(int(size) - 1) * s + r + 1 for size, s, r in zip(places, strides, reach, strict=True)]
         _crop(graph, node, padding, sizes, whole)
     module.recompile()
+
+
+def _spread_kernel(module: fx.GraphModule, node: fx.Node) -> None:
+    """A kernel with gaps as one with zeros in them, where a stride spreads the input as well: the converter knows either."""
+    dilation, weight = _numbers(node, 7), tensor_of(module, node.args[1])
+    if weight is None or not any(d > 1 and s > 1 for d, s in zip(dilation, _numbers(node, 3), strict=True)):
+        return
+    wide = weight.new_zeros((*weight.shape[:2], *(d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True))))
+    places: list[Any] = [slice(None, None, d) for d in dilation]
+    wide[(..., *places)] = weight.detach()
+    name = f"{node.args[1].target}_spread"  # type: ignore[union-attr]
+    set_parameter(module, name, wide)
+    with module.graph.inserting_before(node):
+        read = module.graph.get_attr(name)
+    read.meta = {**node.args[1].meta, "val": wide}  # type: ignore[union-attr]
+    node.args = (node.args[0], read, *node.args[2:7], [1] * len(dilation))
 
 
 def _crop(graph: fx.Graph, layer: fx.Node, before: list[int], sizes: list[int], whole: list[int]) -> None:

@@ -142,7 +142,8 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     ),
     "paddings": lambda: network(
         nn.Conv2d(16, 16, 4, padding="same"), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3, padding="valid", dilation=(1, 2)),
-        nn.ConvTranspose2d(8, 8, 2, 2, 0, 1), nn.ReLU(), nn.ConvTranspose2d(8, 16, 1, 2, 1, 1),
+        nn.ConvTranspose2d(8, 8, 2, 2, 0, 1), nn.ReLU(), nn.ConvTranspose2d(8, 8, 1, 2, 1, 1),
+        nn.ConvTranspose2d(8, 8, 3, 2, 1, groups=8), nn.MaxPool2d(2), nn.ConvTranspose2d(8, 16, 3, 2, 1, dilation=2),
     ),
     "orders": lambda: network(
         Do(lambda x: x.gather(1, BACK.expand(x.shape))), conv(), Do(lambda x: x.gather(2, MIXED.expand(x.shape))), conv(),
