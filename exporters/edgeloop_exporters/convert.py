@@ -184,6 +184,7 @@ def _tflite(module: fx.GraphModule, normalization: InputNormalization, shape: tu
         body = copied(module)
     tflite_passes.constants_first(separated(body))
     tflite_passes.constants_of_four_axes(body)
+    tflite_passes.whole_volumes(body)
     # Where nothing stands before the first rounding, the converter makes the input int8; the samples are floats. The next number
     # after 1 keeps one operation there, and moves a value by less than a ten-millionth.
     inputs = inputs_of(module)

@@ -59,6 +59,17 @@ class ConvNeXtBlock(nn.Module):
         return x + y.permute(0, 3, 1, 2)
 
 
+class Blurred(nn.Module):
+    """What a fixed filter takes from a picture: its weights are a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("kernel", torch.full((16, 1, 3, 3), 1 / 9))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - F.conv2d(x, self.get_buffer("kernel"), padding=1, groups=16)
+
+
 class Slopes(nn.Module):
     """PReLU with slopes from −0.5 to `most`, behind a layer and behind a sum."""
 
@@ -134,7 +145,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         conv(), Do(lambda x: torch.maximum(x, x.flip(1))), conv(), Do(lambda x: torch.minimum(x, x.flip(2, 3) * 2)), conv(),
         Do(lambda x: x * torch.sigmoid(x.amax(1, keepdim=True) - x.amin(1, keepdim=True))), conv(),
         Do(lambda x: torch.maximum(x, torch.stack(x.unbind(1)[::-1], 1))), conv(),
-        Do(lambda x: x + F.cosine_similarity(x, x.flip(2, 1), 1)[:, None]), conv(), Do(lambda x: x.topk(16, 1).values), conv(),
+        Do(lambda x: x + F.cosine_similarity(x, x.flip(2, 1), 1)[:, None]), conv(), Do(lambda x: x.topk(16, 1).values), Blurred(), conv(),
     ),
     "copies": lambda: network(
         Do(lambda x: x[:, :8].repeat(1, 2, 1, 1)), conv(), Do(lambda x: x + x.mean((2, 3), keepdim=True).tile(1, 1, 16, 16)), conv(),
@@ -215,6 +226,19 @@ def test_slopes_of_channels_are_layers() -> None:
         assert targets.count("aten.leaky_relu.default") == 1
         with torch.no_grad():
             assert torch.allclose(graph(normal), net(normal), atol=1e-4)
+
+
+@pytest.mark.long
+def test_volumes_in_groups_are_whole_in_tflite() -> None:
+    """The converter ends the process at some of them."""
+    net = nn.Sequential(nn.Conv3d(2, 12, (5, 3, 1), padding=1, groups=2, bias=False), nn.ReLU(), nn.Conv3d(12, 4, 3, groups=4))
+    x = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 7, 2), dtype=np.uint8)
+    graph = folded(net, x)
+    content = convert.written("tflite", graph, NORMALIZATION, x.shape[1:], False)
+    check_file(content, "tflite", graph, NORMALIZATION, x, quantized=False)
+    wide = folded(nn.Sequential(nn.Conv3d(2, 512, 1), nn.Conv3d(512, 512, 3, groups=512)), x)
+    with pytest.raises(ModelError, match=r"layer 1: TFLite has no convolution over volumes in 512 groups"):
+        convert.written("tflite", wide, NORMALIZATION, x.shape[1:], False)
 
 
 @pytest.mark.parametrize("form", ["div", "mul", "half first", "whole"])
