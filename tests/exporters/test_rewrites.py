@@ -207,13 +207,6 @@ def test_float_and_integer_files_answer_as_torch_does(name: str, tmp_path: Path)
             assert not kernels.count(variant, convert.written(runtime, graph, NORMALIZATION, SHAPE, True)).floating, runtime
 
 
-@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-def test_paddings_by_name_are_layers_like_others() -> None:
-    targets = [str(node.target) for node in folded(NETWORKS["paddings"](), samples(4)).graph.nodes]
-    assert targets.count("aten.conv2d.default") == 4 and "aten.batch_norm.default" not in targets
-    assert targets.count("aten.constant_pad_nd.default") == 2, "before the even kernel, and where a bias stands alone"
-
-
 def test_slopes_of_channels_are_layers() -> None:
     x = samples(4)
     normal = NORMALIZATION.normalize(torch.from_numpy(x))
@@ -226,19 +219,6 @@ def test_slopes_of_channels_are_layers() -> None:
         assert targets.count("aten.leaky_relu.default") == 1
         with torch.no_grad():
             assert torch.allclose(graph(normal), net(normal), atol=1e-4)
-
-
-@pytest.mark.long
-def test_volumes_in_groups_are_whole_in_tflite() -> None:
-    """The converter ends the process at some of them."""
-    net = nn.Sequential(nn.Conv3d(2, 12, (5, 3, 1), padding=1, groups=2, bias=False), nn.ReLU(), nn.Conv3d(12, 4, 3, groups=4))
-    x = np.random.default_rng(0).integers(0, 256, (4, 5, 6, 7, 2), dtype=np.uint8)
-    graph = folded(net, x)
-    content = convert.written("tflite", graph, NORMALIZATION, x.shape[1:], False)
-    check_file(content, "tflite", graph, NORMALIZATION, x, quantized=False)
-    wide = folded(nn.Sequential(nn.Conv3d(2, 512, 1), nn.Conv3d(512, 512, 3, groups=512)), x)
-    with pytest.raises(ModelError, match=r"layer 1: TFLite has no convolution over volumes in 512 groups"):
-        convert.written("tflite", wide, NORMALIZATION, x.shape[1:], False)
 
 
 @pytest.mark.parametrize("form", ["div", "mul", "half first", "whole"])
