@@ -12,8 +12,7 @@ from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import DeviceError, EdgeloopError, ModelError
 from edgeloop_contract.manifest import INPUT, SCORES
-from edgeloop_exporters import onnx_passes, tflite_passes
-from edgeloop_exporters.channels_last import register_padding
+from edgeloop_exporters import channels_last, onnx_passes, tflite_passes
 from edgeloop_exporters.faulty_layer import faulty_layer
 from edgeloop_exporters.graph import MAX_BATCH, aten
 from edgeloop_exporters.inputs import DTYPES, inputs_of, with_own_inputs
@@ -173,7 +172,7 @@ def _tflite(module: fx.GraphModule, normalization: InputNormalization, shape: tu
             from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
             from litert_torch.quantize.quant_config import QuantConfig
 
-            register_padding()
+            channels_last.register()
     except ImportError as error:
         raise DeviceError(f"TFLite export needs litert-torch: pip install 'edgeloop[workstation]' ({error})") from error
     raw_is_quantized = quantized and takes_counts(module, normalization)
@@ -187,6 +186,7 @@ def _tflite(module: fx.GraphModule, normalization: InputNormalization, shape: tu
     body = with_top_places(body)
     tflite_passes.constants_first(separated(body))
     tflite_passes.constants_of_four_axes(body)
+    tflite_passes.whole_volumes(body)
     # Where nothing stands before the first rounding, the converter makes the input int8; the samples are floats. The next number
     # after 1 keeps one operation there, and moves a value by less than a ten-millionth.
     inputs = inputs_of(module)

@@ -1,8 +1,9 @@
-"""Repeats, expansions and parts of an unbind, in forms that TFLite's converter moves to channels last."""
+"""Repeats, expansions, turns and parts of an unbind, in forms that TFLite's converter moves to channels last."""
 
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch import fx
@@ -10,18 +11,57 @@ from torch import fx
 from edgeloop_exporters.graph import aten
 from edgeloop_exporters.rewrites import call
 
-__all__ = ["broadcasts", "repeated", "unbound"]
+__all__ = ["broadcasts", "flips_apart", "parts_apart", "quarter_turns", "repeated"]
 
 
-def unbound(module: fx.GraphModule) -> None:
-    """Each part of an unbind as a choice of its own: a reader whose layout TFLite's converter sees."""
+# Where each has its axis among its arguments.
+PARTED = {
+    aten.unbind.int: 1, aten.chunk.default: 2, aten.split.Tensor: 2, aten.split_with_sizes.default: 2, aten.split.sizes: 2,
+    aten.tensor_split.sections: 2, aten.tensor_split.indices: 2,
+}  # fmt: skip
+
+
+def parts_apart(module: fx.GraphModule) -> None:
+    """Each part of an unbind, a chunk or a split as a choice of its own: it keeps the whole's scale, and TFLite's converter sees
+    its reader's layout.
+    """
     graph = module.graph
-    for node in [n for n in graph.nodes if n.target is aten.unbind.int]:
-        for part in list(node.users):
-            if part.target is operator.getitem:
-                axis = node.args[1] if len(node.args) > 1 else 0
-                part.target, part.args = aten.select.int, (node.args[0], axis, part.args[1])
+    for node in [n for n in graph.nodes if n.target in PARTED]:
+        place = PARTED[node.target]
+        axis = node.args[place] if len(node.args) > place else 0
+        ends = [int(part.shape[axis]) for part in node.meta["val"]] if place == 2 and axis else []
+        for part in [user for user in node.users if user.target is operator.getitem]:
+            number = part.args[1]
+            if place == 1:
+                part.target, part.args = aten.select.int, (node.args[0], axis, number)
+            elif ends:
+                start = sum(ends[:number])
+                part.target, part.args = aten.slice.Tensor, (node.args[0], axis, start, start + ends[number])
     graph.eliminate_dead_code()
+
+
+def quarter_turns(module: fx.GraphModule) -> None:
+    """rot90 as a change of axes and a turn, which keep a scale."""
+    for node in [n for n in module.graph.nodes if n.target is aten.rot90.default]:
+        given: list[Any] = [*node.args, *(1, [0, 1])[len(node.args) - 1 :]]
+        source, times, axes = given
+        turned = {1: axes[:1], 2: axes, 3: axes[1:]}.get(times % 4)
+        with module.graph.inserting_before(node):
+            if times % 2:
+                source = call(module.graph, node, aten.transpose.int, (source, *axes), node.meta["val"])
+            made = call(module.graph, node, aten.flip.default, (source, turned), node.meta["val"]) if turned else source
+        node.replace_all_uses_with(made)
+        module.graph.erase_node(node)
+
+
+def flips_apart(module: fx.GraphModule) -> None:
+    """A turn of several axes, one after the other: LiteRT turns neighbours only, and the converter parts them."""
+    for node in [n for n in module.graph.nodes if n.target is aten.flip.default]:
+        source, axes = node.args
+        with module.graph.inserting_before(node):
+            for axis in axes[:-1]:
+                source = call(module.graph, node, aten.flip.default, (source, [axis]), node.meta["val"])
+        node.args = (source, axes[-1:])
 
 
 def repeated(module: fx.GraphModule) -> None:

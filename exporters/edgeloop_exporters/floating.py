@@ -24,6 +24,9 @@ SAME_SCALE = {
     aten.slice.Tensor, aten.select.int, aten.contiguous.default, aten.clone.default, aten.dropout.default,
     aten.expand.default, aten.pad.default, aten.constant_pad_nd.default, aten.upsample_nearest2d.vec,
     aten.unflatten.int, aten.movedim.int, aten.index_select.default, aten.flip.default, aten.amax.default, aten.amin.default,
+    aten.roll.default, aten.tril.default, aten.triu.default, aten.pixel_shuffle.default, aten.pixel_unshuffle.default,
+    aten.channel_shuffle.default, aten.max_pool3d.default, aten.upsample_nearest1d.vec, aten.upsample_nearest3d.vec,
+    aten.repeat.default, aten.tile.default, aten.repeat_interleave.self_int, aten.im2col.default, aten.movedim.intlist,
 }  # fmt: skip
 # Merged into the layer before them by every integer runtime: only their output needs a scale.
 FUSED_AFTER = {aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default}

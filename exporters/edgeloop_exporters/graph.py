@@ -89,10 +89,10 @@ def _walk(module: nn.Module, node: fx.Node) -> Any:
     return value
 
 
-def set_parameter(module: nn.Module, name: str, value: Tensor) -> None:
-    """Give `module` the parameter `name` (dotted), making it if it is new."""
+def set_parameter(module: nn.Module, name: str, value: Tensor, trained: bool = True) -> None:
+    """Give `module` the parameter `name` (dotted), making it if it is new. Without `trained`, it has no gradient."""
     owner, _, leaf = name.rpartition(".")
-    setattr(module.get_submodule(owner), leaf, nn.Parameter(value.detach().clone()))
+    setattr(module.get_submodule(owner), leaf, nn.Parameter(value.detach().clone(), requires_grad=trained))
 
 
 def fold_batchnorm(module: fx.GraphModule) -> int:
@@ -116,6 +116,7 @@ def fold_batchnorm(module: fx.GraphModule) -> int:
         module.graph.erase_node(norm)
         folded += 1
     _fold_constants(module)
+    _fold_minus(module)
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
@@ -162,6 +163,20 @@ def _fold_constants(module: fx.GraphModule) -> None:
             node.replace_all_uses_with(layer)
             module.graph.erase_node(node)
             break
+
+
+def _fold_minus(module: fx.GraphModule) -> None:
+    """a − layer is a + the negative layer, where nobody else reads that: ONNX Runtime has no difference of integers."""
+    for node in module.graph.nodes:
+        if node.target is not aten.sub.Tensor or len(node.args) != 2 or node.kwargs or tensor_of(module, node.args[0]) is not None:
+            continue
+        first, layer = node.args
+        weight = tensor_of(module, layer.args[1]) if getattr(layer, "target", None) in WEIGHTED and len(layer.users) == 1 else None
+        if weight is None or len(layer.args[1].users) > 1 or not isinstance(first, fx.Node):
+            continue
+        outputs = int(layer.meta["val"].shape[channel_axis(layer)])
+        _change_outputs(module, layer, weight, torch.full((outputs,), -1.0).double(), torch.zeros(outputs).double())
+        node.target = aten.add.Tensor
 
 
 def _scale_and_shift(module: fx.GraphModule, norm: Any) -> tuple[Tensor, Tensor]:

@@ -51,7 +51,6 @@ def in_integers(module: fx.GraphModule, offset: int, weights_as_integers: bool, 
         graph.erase_node(node)
     if for_tflite:
         tflite_passes.mark_floats(module)
-        tflite_passes.one_reader_each(module)
     graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()

@@ -40,6 +40,7 @@ def name_ports(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Non
 def tidy(model: Any) -> None:
     """Apply every edit to an onnx.ModelProto, in place."""
     _pool_means(model)
+    _hold_cubic(model)
     _factors_into_scales(model)
     columns_as_channels(model)
     _separate_weights(model)
@@ -178,6 +179,23 @@ def _hold_transpose(model: Any) -> None:
             graph.node.insert(place, helper.make_node("Reshape", [node.input[0], f"{held}_shape"], [held]))
             graph.node[place + 1].input[0] = held
             return
+
+
+def _hold_cubic(model: Any) -> None:
+    """A cubic resizing keeps its channels first: ONNX Runtime moves a change of layout past it, and makes nothing smaller then."""
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    shapes = {v.name: [dim.dim_value for dim in v.type.tensor_type.shape.dim] for v in graph.value_info}
+    for place in reversed(range(len(graph.node))):
+        node = graph.node[place]
+        if node.op_type != "Resize" or not any(a.name == "mode" and a.s == b"cubic" for a in node.attribute):
+            continue
+        held, shape = f"{node.output[0]}_kept", shapes.get(node.input[0], [0])
+        if all(shape[1:]):
+            graph.initializer.append(numpy_helper.from_array(np.array([-1, *shape[1:]], np.int64), f"{held}_shape"))
+            graph.node.insert(place, helper.make_node("Reshape", [node.input[0], f"{held}_shape"], [held]))
+            graph.node[place + 1].input[0] = held
 
 
 def _rounds_by_256(graph: Any, softmax: Any) -> bool:

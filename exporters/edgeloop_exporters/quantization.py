@@ -29,7 +29,7 @@ from edgeloop_exporters.quantization_plan import (
 )
 from edgeloop_exporters.quantizers import ActivationQuantizer, Mode, Rescaled, WeightQuantizer
 from edgeloop_exporters.range_observers import Following
-from edgeloop_exporters.ranges import Method
+from edgeloop_exporters.ranges import LEVELS, Method
 from edgeloop_exporters.rewrites import MAX_POOLS, pads_with_lowest
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
 
 JOINING = {aten.cat.default, aten.stack.default}
 CHOOSING = {aten.maximum.default, aten.minimum.default}  # TFLite's kernels have one scale for all three, and change others' to it
+MAX_STEPS = 250  # of the output that one step of a layer's products may be: XNNPACK refuses a file with 256
 MAY_RESCALE = {aten.add.Tensor, aten.mul.Tensor, *WEIGHTED}  # they read any scale; others hand it on, or share it with others
 
 
@@ -204,11 +205,14 @@ def settle(module: fx.GraphModule) -> None:
     """Round biases in torch as integers round them; call it when ranges and weights are final.
 
     A bias is an int32 at scale input × weight. Channels that are all but zero get a scale at which theirs fits, and
-    every bias moves to its grid, so that the torch reference and the runtimes add the very same number.
+    every bias moves to its grid, so that the torch reference and the runtimes add the very same number. An output that is
+    (nearly) zero in all data gets a scale that kernels take.
     """
-    for _, source, weight, bias in layers(module):
+    for node, source, weight, bias in layers(module):
         b, w = tensor_of(module, bias), tensor_of(module, weight.args[0] if weight.op == "call_module" else weight)
         x, quantizer = _quantizer(module, source), _quantizer(module, weight)
+        if w is not None and isinstance(x, ActivationQuantizer) and isinstance(quantizer, WeightQuantizer):
+            _widen(module, node, float(x.qparams()[0] * quantizer.scales(w).max()) / MAX_STEPS)
         if b is None or w is None or not isinstance(x, ActivationQuantizer) or not isinstance(quantizer, WeightQuantizer):
             continue
         with torch.no_grad():
@@ -219,6 +223,15 @@ def settle(module: fx.GraphModule) -> None:
             scales = quantizer.scales(w).double()
             grid = step * (scales.repeat(len(b) // channels) if len(scales) > 1 else scales)
             b.copy_(((b.double() / grid).round() * grid).to(b.dtype))
+
+
+def _widen(module: fx.GraphModule, node: fx.Node, least: float) -> None:
+    """Let the scale of what a layer makes be `least` or more."""
+    last = next(iter(node.users)) if fuses_into_next(node) else node
+    made = next(filter(None, (_quantizer(module, user) for user in last.users)), None)
+    if isinstance(made, ActivationQuantizer) and made.rounding and not made.fixed and made.qparams()[0] < least:
+        base = made.base[0] if isinstance(made, Rescaled) else made
+        base.high.fill_(LEVELS * least + min(float(base.low), 0.0))
 
 
 def _quantizer(module: fx.GraphModule, node: Any) -> nn.Module | None:

@@ -1,4 +1,4 @@
-"""Resizing, pooling and transposed convolutions whose edges a runtime or a converter computes differently."""
+"""Resizing and pooling whose edges a runtime or a converter computes differently."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeloop_exporters.graph import TRANSPOSED, aten
+from edgeloop_exporters.graph import aten
 from edgeloop_exporters.rewrites import call
 
 
@@ -77,39 +77,3 @@ def _pair(value: Any) -> list[int]:
 
 def _padded(value: Tensor, sides: list[int]) -> Tensor:
     return torch.nn.functional.pad(value, sides)
-
-
-def output_paddings(module: fx.GraphModule) -> None:
-    """A transposed convolution with output padding as one without padding, cut to its size: TFLite's converter has no other.
-
-    Called when BatchNorm is folded; the cut goes behind the activation that fuses into the layer.
-    """
-    graph = module.graph
-    for node in list(graph.nodes):
-        more = _numbers(node, 5) if node.target in TRANSPOSED else []
-        padding = _numbers(node, 4) if any(more) else []
-        if not padding or any(m > p for m, p in zip(more, padding, strict=True)):
-            continue
-        last = node
-        while len(last.users) == 1 and next(iter(last.users)).target in (
-            aten.relu.default,
-            aten.relu_.default,
-            aten.hardtanh.default,
-        ):
-            last = next(iter(last.users))
-        sizes = last.meta["val"].shape[2:]
-        node.args = (*node.args[:4], [0] * len(padding), [0] * len(padding), *node.args[6:])
-        cropped = last
-        for axis, (before, size) in enumerate(zip(padding, sizes, strict=True), 2):
-            with graph.inserting_after(cropped):
-                cropped = call(graph, last, aten.slice.Tensor, (cropped, axis, before, before + int(size)), last.meta["val"])
-        first = next(u for u in last.users if u.target is aten.slice.Tensor and u.meta["val"] is last.meta["val"])
-        last.replace_all_uses_with(cropped, delete_user_cb=lambda user, first=first: user is not first)
-    module.recompile()
-
-
-def _numbers(node: fx.Node, place: int) -> list[int]:
-    """A list among a transposed convolution's arguments, one number an axis of places."""
-    axes = node.meta["val"].dim() - 2
-    given = list(node.args[place]) if len(node.args) > place else [0]  # type: ignore[arg-type]
-    return given * axes if len(given) == 1 else given

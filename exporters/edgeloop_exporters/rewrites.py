@@ -78,6 +78,15 @@ def constants(module: fx.GraphModule) -> None:
     module.recompile()
 
 
+def fixed_filters(module: fx.GraphModule) -> None:
+    """A weight or bias in a buffer, as of a blur, becomes a parameter without a gradient: rounding looks for parameters alone."""
+    for node in [n for n in module.graph.nodes if n.target in WEIGHTED]:
+        for read in node.args[1:3]:
+            value = tensor_of(module, read)
+            if value is not None and not isinstance(value, torch.nn.Parameter):
+                set_parameter(module, str(read.target), value, trained=False)
+
+
 def _is_fixed(node: fx.Node, known: dict[fx.Node, Tensor]) -> bool:
     """Made of constants alone, and the same every time."""
     name = str(node.target)

@@ -6,14 +6,17 @@ from typing import Any
 
 from torch import fx
 
-from edgeloop_exporters import activations, copies, resizing, rewrites, slices, token_rewrites
+from edgeloop_exporters import activations, convolutions, copies, resizing, rewrites, selections, slices, token_rewrites
 from edgeloop_exporters.graph import aten
 
 REWRITES = (
-    token_rewrites.narrow_tokens, token_rewrites.tables_of_one_hots, rewrites.constants, token_rewrites.rows_of_constants,
-    rewrites.alphas, rewrites.log_sigmoids, rewrites.nothing_done, rewrites.reductions_of_one, rewrites.largest_of_all_places,
-    rewrites.vector_norms, copies.unbound, copies.repeated, rewrites.long_reflections, copies.broadcasts, resizing.uneven_nearest,
-    resizing.uneven_average_pools, activations.by_straight_pieces, activations.slopes, activations.gelus, slices.parts_of_joined,
+    convolutions.named_paddings, token_rewrites.narrow_tokens, token_rewrites.tables_of_one_hots, rewrites.constants,
+    rewrites.fixed_filters, token_rewrites.rows_of_constants, token_rewrites.attention_of_four_axes, rewrites.alphas,
+    rewrites.log_sigmoids, rewrites.nothing_done, rewrites.reductions_of_one, rewrites.largest_of_all_places,
+    rewrites.vector_norms, selections.fixed_gathers, selections.extrema_alone, selections.middle_values,
+    selections.adaptive_maxima, selections.running_extrema, copies.parts_apart, copies.quarter_turns, copies.flips_apart,
+    copies.repeated, rewrites.long_reflections, copies.broadcasts, resizing.uneven_nearest, resizing.uneven_average_pools,
+    activations.by_straight_pieces, activations.slopes, activations.gelus, slices.parts_of_joined,
 )  # fmt: skip
 
 

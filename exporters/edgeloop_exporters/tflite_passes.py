@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import fx
 
+from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.floating import SAME_SCALE
-from edgeloop_exporters.graph import WEIGHTED, aten, tensor_of
+from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, set_parameter, tensor_of
 from edgeloop_exporters.rewrites import call
 
 MIN_SHARED = 256  # bytes
+MAX_WHOLE = 1 << 20  # weights
 JOINING = {aten.cat.default, aten.stack.default}
 ELEMENTWISE = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.maximum.default, aten.minimum.default}
 CHOOSING = {aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.masked_fill.Scalar, aten.masked_fill.Tensor}
@@ -55,20 +57,6 @@ def _has_integer_scale(softmax: fx.Node) -> bool:
     """Whether what it makes is rounded as TFLite's integer softmax rounds."""
     to_integers = torch.ops.quantized_decomposed.quantize_per_tensor.default
     return all(user.target is to_integers and user.args[1] == 1 / 256 for user in softmax.users)
-
-
-def one_reader_each(module: fx.GraphModule) -> None:
-    """A dequantize of its own for every reader, as in PT2E's graphs. The converter's change to channels last writes over the layout
-    that it noted at one which another reader still needs, and then fails, as after the sum of two ConvNeXt blocks.
-    """
-    rounded = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-    graph = module.graph
-    for node in [n for n in graph.nodes if n.target is rounded]:
-        for user in list(node.users)[1:]:
-            with graph.inserting_before(node):
-                own = graph.call_function(rounded, node.args, node.kwargs)
-            own.meta = dict(node.meta)
-            user.replace_input_with(node, own)
 
 
 def tidy(content: bytes, counts: bool = True) -> bytes:
@@ -176,6 +164,34 @@ def constants_first(module: fx.GraphModule) -> None:
             joined = call(graph, node, join, (turned, constant), node.meta.get("val"))
         node.replace_all_uses_with(joined)
         graph.erase_node(node)
+    module.recompile()
+
+
+def whole_volumes(module: fx.GraphModule) -> None:
+    """A convolution over volumes in groups as one over all channels, with zeros: at the other the converter ends the process.
+
+    Raises ModelError where that would be more than MAX_WHOLE weights.
+    """
+    for node in [n for n in module.graph.nodes if n.target is aten.conv3d.default and len(n.args) > 6 and n.args[6] > 1]:
+        read, groups = node.args[1], node.args[6]
+        while read.op != "get_attr":
+            read = read.args[0]
+        weight = tensor_of(module, read)
+        assert weight is not None
+        if weight.numel() * groups > MAX_WHOLE:
+            raise ModelError(
+                f"layer {layer_name(node) or '(network)'}: TFLite has no convolution over volumes in {groups} groups; use"
+                " one group, or leave TFLite out (export.runtimes)"
+            )
+        outputs, inputs = weight.shape[0] // groups, weight.shape[1]
+        wide = weight.new_zeros((weight.shape[0], inputs * groups, *weight.shape[2:]))
+        for group in range(groups):
+            rows = slice(group * outputs, (group + 1) * outputs)
+            wide[rows, group * inputs : (group + 1) * inputs] = weight.detach()[rows]
+        name = f"{node.name}_whole"
+        set_parameter(module, name, wide)
+        read.target = name
+        node.args = (*node.args[:6], 1)
     module.recompile()
 
 

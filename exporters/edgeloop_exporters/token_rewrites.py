@@ -161,3 +161,20 @@ def tables_in_int8(module: fx.GraphModule) -> None:
             rows = call(graph, node, aten.mul.Tensor, (real, scale), value)
         node.replace_all_uses_with(rows)
         graph.erase_node(node)
+
+
+def attention_of_four_axes(module: fx.GraphModule) -> None:
+    """Attention over (N, places, width) as of one head: torch's ONNX exporter knows it with heads alone."""
+    graph = module.graph
+    for node in [n for n in graph.nodes if n.target is aten.scaled_dot_product_attention.default]:
+        if node.args[0].meta["val"].dim() != 3:
+            continue
+        with graph.inserting_before(node):
+            for place, part in enumerate(node.args[:4]):
+                if isinstance(part, fx.Node) and part.meta["val"].dim() == 3:
+                    node.update_arg(place, call(graph, node, aten.unsqueeze.default, (part, 1), part.meta["val"].unsqueeze(1)))
+        value = node.meta["val"]
+        node.meta["val"] = value.unsqueeze(1)
+        with graph.inserting_after(node):
+            single = call(graph, node, aten.squeeze.dims, (node, [1]), value)
+        node.replace_all_uses_with(single, delete_user_cb=lambda user, single=single: user is not single)

@@ -16,11 +16,11 @@ from edgeloop_contract.arrays import Array, evenly_spaced_rows
 from edgeloop_contract.errors import ModelError, UsageError
 from edgeloop_contract.settings import nearest
 from edgeloop_exporters import bias_correction, equalization, outliers, quantization, rounding
+from edgeloop_exporters.convolutions import cropped_paddings
 from edgeloop_exporters.graph import WEIGHTED, fold_batchnorm, layer_name, trace
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.quantizers import SEEN_A_BATCH, ActivationQuantizer
 from edgeloop_exporters.ranges import Method
-from edgeloop_exporters.resizing import output_paddings
 from edgeloop_exporters.rewrites import trailing_softmax
 from edgeloop_exporters.simplification import simplify
 from edgeloop_exporters.symmetric_plan import symmetric_plan
@@ -86,7 +86,7 @@ def _folded(saved: Saved, splits: PreparedSplits) -> tuple[fx.GraphModule, int, 
         trailing_softmax(module)
     sizes.append(_operations(module))
     count = fold_batchnorm(module)
-    output_paddings(module)
+    cropped_paddings(module)
     return module, count, (sizes[0], sizes[1], _operations(module))
 
 
