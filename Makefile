@@ -24,8 +24,9 @@ demo: $(DEMO)
 loop: $(DEV)
 	$(BIN)/python scripts/closed_loop.py runs/loop
 
+# One more than there are cores: many tests wait for devices, polls and clocks.
 test: $(DEV)
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 3 --dist worksteal
 
 # The share of lines that these tests run in their own processes; `.venv/bin/coverage report` has it by file. It takes a quarter longer.
 coverage: $(DEV)

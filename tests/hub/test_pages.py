@@ -117,7 +117,8 @@ def test_what_changes_comes_to_an_open_page(signed_in: Any, hub: Hub) -> None:
     browser = signed_in
     browser.execute_script("window.same = true")
     hub.run("device", "tag", "pi-1", "greenhouse")
-    eventually(lambda: "greenhouse" in browser.find_element("tag name", "tbody").text)
+    shown = "return document.querySelector('tbody').innerText"  # in one go: the rows are exchanged between two calls
+    eventually(lambda: "greenhouse" in browser.execute_script(shown))
     assert browser.execute_script("return window.same"), "the page was not loaded again"
 
 

@@ -224,14 +224,12 @@ def _labels(sides: _Sides) -> Measured:
     ours, theirs = table[: len(mine)], table[len(mine) :]
     shift, limit = comparison.variation(ours.sum(axis=0), theirs.sum(axis=0)), sides.gates.max_label_shift
     reports = [sum(max(1, s.mixes.reports) for s in side) for side in (mine, others)]
-    told: dict[str, Any] = {
-        "devices": len(mine),
-        "needed": sides.needed(others),
-        "amount": _amount([max(1, s.mixes.reports) for s in mine]),
-    }
+    amount = _amount([max(1, s.mixes.reports) for s in mine])
+    told: dict[str, Any] = {"devices": len(mine), "needed": sides.needed(others), "amount": amount}
     if min(reports) < MIN_REPORTS and not comparison.enough(len(mine), len(others), sides.gates.alpha):
         text = f"devices are few, and {min(reports)} reports with answers tell nothing; {MIN_REPORTS} of each side do"
-        return Measured("label mix", text, waits=True, **told)
+        final = reports[1] < MIN_REPORTS and sides.old.keys() <= sides.new.keys()  # all have changed: the old side gets no more
+        return Measured("label mix", text + f"; {NOBODY} is left" * final, waits=not final, **told)
 
     def test(level: float) -> tuple[float, str]:
         if comparison.plenty(len(mine), len(others), level):
