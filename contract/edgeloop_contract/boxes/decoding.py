@@ -31,6 +31,7 @@ __all__ = ["Found", "find_boxes", "places_of"]
 
 CANDIDATES = 1000  # the best ones, that are compared with each other: time and memory are bounded
 TINY = 1e-6
+LARGE = 1e30
 FARTHEST = np.float32(1e6)  # pixels: where an edge of a box counts at most
 WHOLE = Rows, Grid  # whose makers compare boxes before they cut them off at the picture's edges (YOLO's); others do it after
 
@@ -259,13 +260,16 @@ def _shifted(edge: Array, rows: int, columns: int) -> Iterator[Array]:
 
 def _best(scores: Array, activation: str, least: float, sure: Array | None = None) -> _Candidates:
     """The places (n, labels) whose best label reaches `least`, at most CANDIDATES. `sure` (n, 1): multiplies every score."""
-    if sure is None and activation != "softmax":  # few places pass, so only their scores become probabilities
+    if sure is not None:  # probabilities are 1 at most, so a place that is less sure than `least` has no score that reaches it
+        most = min(LARGE, float(scores.max(initial=1.0))) if activation == "none" else 1.0  # min gives LARGE for NaN
+        rows = np.flatnonzero(sure[:, 0] * most >= least)
+        shares = _activated(scores[rows].astype(np.float32), activation) * sure[rows]
+    elif activation != "softmax":  # few places pass, so only their scores become probabilities
         floor = least if activation == "none" else np.log(max(least, TINY) / max(1 - least, TINY))
         rows = np.flatnonzero(scores.max(1) >= floor)
         shares = _activated(scores[rows].astype(np.float32), activation)
     else:
         rows, shares = np.arange(len(scores)), _activated(scores.astype(np.float32), activation)
-        shares = shares if sure is None else shares * sure
     labels = shares.argmax(1)
     best = shares[np.arange(len(labels)), labels]
     keep = np.flatnonzero(best >= least)

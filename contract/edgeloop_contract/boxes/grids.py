@@ -9,6 +9,8 @@ from edgeloop_contract.boxes.layouts import AnchorLevel
 
 __all__ = ["cells_of_anchors", "cells_of_grids"]
 
+Levels = tuple[tuple[int, tuple[tuple[float, float], ...]], ...]  # of each level the stride, and the sizes of its anchors
+
 
 @lru_cache(maxsize=8)  # the same for every picture
 def cells_of_grids(strides: tuple[int, ...], offset: float, height: int, width: int) -> tuple[Array, Array]:
@@ -24,13 +26,19 @@ def cells_of_grids(strides: tuple[int, ...], offset: float, height: int, width: 
 
 def cells_of_anchors(levels: list[AnchorLevel], height: int, width: int, *, grid_by_grid: bool) -> tuple[Array, Array, Array]:
     """Cells (n, 2) as column and row, strides (n,) and sizes (n, 2) of all anchors."""
+    said = tuple((level.stride, tuple((wide, tall) for wide, tall in level.sizes)) for level in levels)
+    return _cells_of_anchors(said, height, width, grid_by_grid)
+
+
+@lru_cache(maxsize=8)  # 25,200 anchors of a picture of 640 × 640 would take longer than what reads them
+def _cells_of_anchors(levels: Levels, height: int, width: int, grid_by_grid: bool) -> tuple[Array, Array, Array]:
     cells, strides, sizes = [], [], []
-    for level in levels:
-        rows, columns, count = -(-height // level.stride), -(-width // level.stride), len(level.sizes)
+    for stride, each in levels:
+        rows, columns, count = -(-height // stride), -(-width // stride), len(each)
         y, x = np.divmod(np.arange(rows * columns), columns)
-        grid, own = np.stack([x, y], 1), np.asarray(level.sizes)
+        grid, own = np.stack([x, y], 1), np.asarray(each)
         cells.append(np.tile(grid, (count, 1)) if grid_by_grid else np.repeat(grid, count, 0))
         sizes.append(np.repeat(own, len(grid), 0) if grid_by_grid else np.tile(own, (len(grid), 1)))
-        strides.append(np.full(count * len(grid), level.stride))
+        strides.append(np.full(count * len(grid), stride))
     cells_, strides_, sizes_ = (np.concatenate(part).astype(np.float32) for part in (cells, strides, sizes))
     return cells_, strides_, sizes_
