@@ -10,19 +10,23 @@ from edgeloop_exporters.fronts import leading_part
 from edgeloop_exporters.quantization import set_mode
 from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
 
-__all__ = ["costly_front"]
+__all__ = ["costly_front", "matters"]
 
 MIN_LOSS = 0.02  # of the float network's metric; below it no layer is left in float without a floor
 MOST = 0.5  # of the loss: so much of it has to be the first layers'
 
 
-def costly_front(module: fx.GraphModule, judge: Callable[[], float], floats: float, metric: float, most: int) -> int:
+def matters(floats: float, metric: float) -> bool:
+    """Whether so much is lost of the float network's metric that layers in float are worth their bytes."""
+    return floats - metric > MIN_LOSS * abs(floats)
+
+
+def costly_front(module: fx.GraphModule, judge: Callable[[], float], floats: float, most: int) -> int:
     """How many leading layers, `most` at the most, cost half of what the rounded graph loses; 0 where they do not.
 
-    `judge`: the metric of `module` as it stands; `floats`: the float network's; `metric`: with all rounded. Leaves all rounded.
+    `judge`: the metric of `module` as it stands, with the network's own biases; `floats`: the float network's. Leaves all rounded.
     """
-    if floats - metric <= MIN_LOSS * abs(floats):
-        return 0
+    metric = judge()
     found = 0
     for layers in range(1, most + 1):
         _leave_off(module, layers)

@@ -19,7 +19,7 @@ from edgeloop_pipeline.networks.saved_network import Saved
 from edgeloop_pipeline.quantization import diagnosis, quantized_graph, shipped_cost
 from edgeloop_pipeline.quantization.aware_training import trained_copy
 from edgeloop_pipeline.quantization.candidates import TIE, Candidate, better
-from edgeloop_pipeline.quantization.leading_part import costly_front
+from edgeloop_pipeline.quantization.leading_part import costly_front, matters
 from edgeloop_pipeline.quantization.quantized_graph import Graph, Options, equalized_in_words
 from edgeloop_pipeline.quantization.settings import QuantizeSettings
 from edgeloop_pipeline.results.quantization import LayerLoss, RepairStep
@@ -204,12 +204,18 @@ class Repair:
 
     def _front_in_float(self) -> None:
         """Leave the first layers in float, where rounding them costs most of the loss: 8 bits of a waveform have no quiet."""
+        if not self.settings.max_float_front or not matters(self.float_metric, self.best.metric):
+            return
         module, validation = self.best.graph.module, self.splits.validation
 
         def judge() -> float:
             return self.task.judge(scores_of(module, self.saved.normalization, validation), validation)[0]
 
-        layers = costly_front(module, judge, self.float_metric, self.best.metric, self.settings.max_float_front)
+        # Corrected biases make up for what is rounded now: without that rounding they would be errors themselves.
+        kept = quantized_graph.snapshot(self.best.graph)
+        quantized_graph.put(module, self.best.graph.floats)
+        layers = costly_front(module, judge, self.float_metric, self.settings.max_float_front)
+        quantized_graph.restore(self.best.graph, kept)
         if layers:
             options = msgspec.structs.replace(self.best.graph.options, float_front=layers)
             name = "the first layer in float" if layers == 1 else f"the first {layers} layers in float"
