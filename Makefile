@@ -24,7 +24,7 @@ demo: $(DEMO)
 loop: $(DEV)
 	$(BIN)/python scripts/closed_loop.py runs/loop
 
-# One more than there are cores: many tests wait for devices, polls and clocks.
+# Three processes, for two cores: many tests wait for devices, polls and clocks.
 test: $(DEV)
 	$(BIN)/pytest -n 3 --dist worksteal
 

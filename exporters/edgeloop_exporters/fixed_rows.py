@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from edgeloop_exporters.graph_names import free_name, names_of
+from edgeloop_exporters.graph_names import free_name, names_of, rename
 from edgeloop_exporters.model_files.onnx_file import parse_onnx
-from edgeloop_exporters.model_files.onnx_graph import all_graphs
 
 __all__ = ["PADS", "with_fixed_rows"]
 
@@ -30,7 +28,7 @@ def with_fixed_rows(content: bytes, axes: Mapping[str, int], rows: int, where: s
             continue
         axis, rank = axes[output.name], len(output.type.tensor_type.shape.dim)
         before = free_name(f"{output.name} as it was", taken)
-        _rename(graph, output.name, before)
+        rename(graph, {output.name: before})
         widths, padded = np.zeros(2 * rank, np.int64), free_name(f"{output.name} padded", taken)
         widths[rank + axis] = rows
         constants = {"widths": widths, "begin": np.array([0]), "end": np.array([rows]), "axis": np.array([axis])}
@@ -42,13 +40,3 @@ def with_fixed_rows(content: bytes, axes: Mapping[str, int], rows: int, where: s
         dimension.Clear()
         dimension.dim_value = rows
     return bytes(model.SerializeToString(deterministic=True))
-
-
-def _rename(graph: Any, old: str, new: str) -> None:
-    """A tensor in all nodes, those of branches and loops too."""
-    for inner in all_graphs(graph):
-        for node in inner.node:
-            for names in (node.input, node.output):
-                for place, name in enumerate(names):
-                    if name == old:
-                        names[place] = new

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters import convert, file_check
+from edgeloop_exporters.graph import trace
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.quantizers import ActivationQuantizer
 from rounded import rounded
@@ -71,3 +74,19 @@ def test_a_steep_answer_is_far_off_by_steps_alone(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(file_check, "faulty_layer", lambda *_: "")
     with pytest.raises(ModelError, match="steps of 255 off"):
         file_check.check_file(b"", "onnx", graph, NORMALIZATION, samples, quantized=True)
+
+
+@pytest.mark.parametrize(("gain", "shift", "right"), [(1e5, 2e-7, True), (1e5, 1e-5, False), (1.0, 0.02, False)])
+def test_a_float_file_may_be_as_far_off_as_the_last_bits_are(gain: float, shift: float, right: bool, tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).integers(0, 256, (8, *SHAPE), dtype=np.uint8)
+    networks = [Steep(gain).eval() for _ in range(2)]
+    with torch.no_grad():
+        networks[1].last.bias.add_(shift)  # type: ignore[union-attr]
+    wanted, other = (trace(network, NORMALIZATION.normalize(torch.from_numpy(samples[:2]))) for network in networks)
+    convert.to_onnx(other, NORMALIZATION, SHAPE, tmp_path / "net.onnx", quantized=False)
+    content = (tmp_path / "net.onnx").read_bytes()
+    if right:
+        file_check.check_file(content, "onnx", wanted, NORMALIZATION, samples, quantized=False)
+        return
+    with pytest.raises(ModelError, match="the onnx-float32 file is not what the network is: it is"):
+        file_check.check_file(content, "onnx", wanted, NORMALIZATION, samples, quantized=False)

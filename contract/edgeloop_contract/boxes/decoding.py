@@ -261,7 +261,8 @@ def _shifted(edge: Array, rows: int, columns: int) -> Iterator[Array]:
 def _best(scores: Array, activation: str, least: float, sure: Array | None = None) -> _Candidates:
     """The places (n, labels) whose best label reaches `least`, at most CANDIDATES. `sure` (n, 1): multiplies every score."""
     if sure is not None:  # probabilities are 1 at most, so a place that is less sure than `least` has no score that reaches it
-        most = min(LARGE, float(scores.max(initial=1.0))) if activation == "none" else 1.0  # min gives LARGE for NaN
+        most = float(scores.max(initial=1.0)) if activation == "none" else 1.0
+        most = LARGE if np.isnan(most) else most  # NaN at one place hides what the others reach
         rows = np.flatnonzero(sure[:, 0] * most >= least)
         shares = _activated(scores[rows].astype(np.float32), activation) * sure[rows]
     elif activation != "softmax":  # few places pass, so only their scores become probabilities

@@ -73,8 +73,7 @@ class Verify(Base):
                     inputs.log(f"{name}: {files[name].lost_in_words}")
         moved = None
         if splits.measure and splits.dtype == "uint8":  # a picture that a camera codes again changes by more
-            own = moved_scores(saved.network, saved.normalization, splits.test).numpy()
-            moved = task.estimate(own, splits.test)
+            moved = task.estimate(moved_scores(saved.network, saved.normalization, splits.test).numpy(), splits.test)
         figures = task.details(next(iter(integer.values())), splits.test, on_validation)
         result = VerifyResult(
             **msgspec.structs.asdict(figures),
