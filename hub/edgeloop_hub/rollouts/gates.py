@@ -40,16 +40,15 @@ class Finding:
 
 def judge(
     gates: GateLimits, new: ByDevice, old: ByDevice, failed: int, installed: int, past: Past | None = None,
-    moment: Moment | None = None,
+    moment: Moment | None = None, alone: bool = False,
 ) -> list[Finding]:  # fmt: skip
     """A finding for each gate. `failed`: devices of the cohort that refused the bundle or gave it back.
 
-    `past`: earlier looks, so that all together keep alpha; None: this is the only look there will be.
+    `past`: earlier looks, so that all together keep alpha; None: this is the only look there will be. `alone`: no device is left
+    that could report of an old bundle.
     """
-    rng = np.random.default_rng(0)
-    return [
-        _finding(one, gates.alpha, past, moment or Moment(ends=True)) for one in measured(gates, new, old, failed, installed, rng)
-    ]
+    every = measured(gates, new, old, failed, installed, np.random.default_rng(0), alone)
+    return [_finding(one, gates.alpha, past, moment or Moment(ends=True)) for one in every]
 
 
 def _finding(one: Measured, alpha: float, past: Past | None, moment: Moment) -> Finding:

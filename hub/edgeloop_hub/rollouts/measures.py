@@ -55,6 +55,7 @@ class _Sides:
     new: ByDevice
     old: ByDevice
     rng: np.random.Generator
+    alone: bool
 
     def having(self, has: Callable[[DeviceEvidence], Any]) -> tuple[list[DeviceEvidence], list[DeviceEvidence]]:
         return [s for s in self.new.values() if has(s)], [s for s in self.old.values() if has(s)]
@@ -76,10 +77,10 @@ class _Sides:
 
 
 def measured(
-    gates: GateLimits, new: ByDevice, old: ByDevice, failed: int, installed: int, rng: np.random.Generator
+    gates: GateLimits, new: ByDevice, old: ByDevice, failed: int, installed: int, rng: np.random.Generator, alone: bool = False
 ) -> list[Measured]:
-    """Every gate, in the order in which people read them."""
-    sides = _Sides(gates, new, old, rng)
+    """Every gate, in the order in which people read them. `alone`: no device is left that could report of an old bundle."""
+    sides = _Sides(gates, new, old, rng, alone)
     return [
         _failures(gates, failed, installed), _crashes(sides), _latency(sides), _confidence(sides), _labels(sides), _drift(sides),
         _accuracy(sides),
@@ -228,7 +229,7 @@ def _labels(sides: _Sides) -> Measured:
     told: dict[str, Any] = {"devices": len(mine), "needed": sides.needed(others), "amount": amount}
     if min(reports) < MIN_REPORTS and not comparison.enough(len(mine), len(others), sides.gates.alpha):
         text = f"devices are few, and {min(reports)} reports with answers tell nothing; {MIN_REPORTS} of each side do"
-        final = reports[1] < MIN_REPORTS and sides.old.keys() <= sides.new.keys()  # all have changed: the old side gets no more
+        final = sides.alone and reports[1] < MIN_REPORTS
         return Measured("label mix", text + f"; {NOBODY} is left" * final, waits=not final, **told)
 
     def test(level: float) -> tuple[float, str]:

@@ -139,7 +139,8 @@ def assess(connection: Connection, rollout: Rollout, may_look: bool = True) -> A
     ends = seconds_left(rollout, now) <= 0 and not lacks_answers(rollout.plan, len(inside), len(working), len(failed))
     past = rollout_store.past_looks(connection, rollout.id)
     moment = Moment(now, rollout.step_began, ends, may_look)
-    findings = judge(rollout.plan.gates, new, old, len(failed), len(new.keys() - failed), past, moment)
+    alone = not outside and all(d.sha256 == rollout.target_sha256 for d in inside)
+    findings = judge(rollout.plan.gates, new, old, len(failed), len(new.keys() - failed), past, moment, alone)
     return Assessment(findings, len(inside), len(working), len(failed), need_upgrade, pinned)
 
 
