@@ -13,7 +13,8 @@ from edgeloop_exporters.model_files.description import Tensor
 from edgeloop_exporters.model_files.onnx_file import parse_onnx
 
 __all__ = [
-    "IDS", "TOKENS", "TextInput", "grouped", "roles_of", "roles_of_only", "smallest_table", "with_one_input", "with_text_inputs",
+    "IDS", "TOKENS", "TextInput", "fixed_length", "grouped", "roles_of", "roles_of_only", "smallest_table", "with_one_input",
+    "with_text_inputs",
 ]  # fmt: skip
 
 TOKENS = "tokens"
@@ -49,6 +50,12 @@ def roles_of(inputs: tuple[Tensor, ...], where: str) -> dict[str, str]:
     if IDS not in roles.values():
         raise ModelError(f"{where}: no input takes token ids; export the model with an input input_ids")
     return roles
+
+
+def fixed_length(inputs: Sequence[Tensor], roles: Collection[str]) -> int:
+    """How many ids the file takes of the text whose inputs these are; 0: it leaves that open."""
+    sizes = (tensor.shape[1] for tensor in inputs if tensor.name in roles and tensor.shape is not None)
+    return next((size for size in sizes if size), 0)
 
 
 def grouped(inputs: Sequence[Tensor], said: Collection[str]) -> dict[str, dict[str, str]]:

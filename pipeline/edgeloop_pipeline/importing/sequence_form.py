@@ -69,7 +69,7 @@ def _whole(
     try:
         with quiet():
             answers = session_of(content).run(names, {**fed, **_zeros(states, model)})
-    except Exception:
+    except Exception:  # onnxruntime's own types
         return None
     found = dict(zip(names, answers, strict=True))
     return found if all(len(rows) == STEPS for rows in found.values()) else None

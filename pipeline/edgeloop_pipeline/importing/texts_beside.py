@@ -13,7 +13,7 @@ from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_contract.preprocessing import Tokenize
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import read
-from edgeloop_exporters.token_inputs import TextInput, grouped, with_text_inputs
+from edgeloop_exporters.token_inputs import TextInput, fixed_length, grouped, with_text_inputs
 from edgeloop_pipeline.data.datasets.recordings import Recordings
 from edgeloop_pipeline.data.tokenizer_files import TOKENIZER, check_rows, file_names, pad_of, tokenizer_of
 from edgeloop_pipeline.importing.request import CompressRequest, TextSteps
@@ -54,7 +54,7 @@ def with_texts(model: ModelFile, content: bytes, request: CompressRequest, path:
     for text in texts:
         where, tokenizer = paths[text.name] or Path(TOKENIZER), tokenizers[text.name]
         pad, filler = pad_of(tokenizer, where)
-        fixed = text.of(request.lengths) or request.length or _fixed_length(model, text)
+        fixed = text.of(request.lengths) or request.length or fixed_length(model.inputs, text.roles)
         length, guesses = length_of(samples[text.name], tokenizer, where, fixed, f"--length {text.name}=…")
         said = f"a text, whose {length} token ids {where.name} makes ({', '.join(text.roles)}); short ones are filled with {filler}"
         guesses = [f"{text.name}: {guess}" for guess in guesses]
@@ -93,12 +93,6 @@ def _texts_of(model: ModelFile, request: CompressRequest) -> list[_Text]:
     if twice := next((c for c in columns if c in taken or columns.count(c) > 1), ""):
         raise UsageError(f"--text-column {twice}: something else of {request.model} has this name; give the column another one")
     return found
-
-
-def _fixed_length(model: ModelFile, text: _Text) -> int:
-    """As the file takes the text's ids; 0: it leaves that open."""
-    sizes = (tensor.shape[1] for tensor in model.inputs if tensor.name in text.roles and tensor.shape is not None)
-    return next((size for size in sizes if size), 0)
 
 
 def _samples(model: ModelFile, request: CompressRequest, texts: list[_Text]) -> dict[str, list[str]]:

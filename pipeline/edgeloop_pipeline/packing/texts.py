@@ -14,7 +14,7 @@ from edgeloop_contract.errors import ModelError, UsageError
 from edgeloop_contract.preprocessing import Tokenize
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import read
-from edgeloop_exporters.token_inputs import TextInput, grouped, with_text_inputs
+from edgeloop_exporters.token_inputs import TextInput, fixed_length, grouped, with_text_inputs
 from edgeloop_pipeline.data.tokenizer_files import check_rows, file_names, pad_of, tokenizer_of
 from edgeloop_pipeline.packing.request import PackRequest
 
@@ -42,7 +42,7 @@ def with_texts(
     texts, steps = list[TextInput](), dict[str, Tokenize]()
     for name, of in roles.items():
         pad, filler = pad_of(tokenizers[name], paths[name])
-        length = _said(request.lengths, name, of) or _fixed_length(models[0], of)
+        length = _said(request.lengths, name, of) or fixed_length(models[0].inputs, of)
         if not length:
             raise UsageError(f"{models[0].path}: how many token ids has {name!r}? Say --length {name}=N")
         texts.append(TextInput(name, of, length, pad))
@@ -80,11 +80,6 @@ def _roles(model: ModelFile, request: PackRequest) -> dict[str, dict[str, str]]:
 def _said(given: Mapping[str, T], text: str, of: Mapping[str, str]) -> T | None:
     """What was said of a text, by its name, by that of one of its inputs, or of all texts."""
     return next((given[name] for name in (text, *of, "") if name in given), None)
-
-
-def _fixed_length(model: ModelFile, of: Mapping[str, str]) -> int:
-    sizes = (tensor.shape[1] for tensor in model.inputs if tensor.name in of and tensor.shape is not None)
-    return next((size for size in sizes if size), 0)
 
 
 def _with_doors(model: ModelFile, content: bytes, texts: Sequence[TextInput]) -> tuple[ModelFile, bytes]:
