@@ -72,7 +72,7 @@ class Verify(Base):
                 for name in of_tensorrt:
                     inputs.log(f"{name}: {files[name].lost_in_words}")
         moved = None
-        if splits.measure and splits.dtype == "uint8":  # a picture that a camera codes again changes by more
+        if not splits.is_labelled and splits.dtype == "uint8":  # a picture that a camera codes again changes by more
             moved = task.estimate(moved_scores(saved.network, saved.normalization, splits.test).numpy(), splits.test)
         figures = task.details(next(iter(integer.values())), splits.test, on_validation)
         result = VerifyResult(
